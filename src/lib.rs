@@ -1,0 +1,18 @@
+//! Crossfade changes the shape of live PostgreSQL data without downtime.
+//!
+//! Two planes. The *data plane* (`pipeline`) carries changes from a source into rows; it is
+//! partition-parallel and knows no phases. The *control plane* (`migration`) asks gates and decides.
+//!
+//! ```text
+//! source ─RawChange→ envelope ─Decoded→ transform ─Effect→ batch ─Batch→ sink ─WriteReceipt→ progress
+//! ```
+//!
+//! Read in this order.
+
+pub mod clock;
+pub mod table;
+
+pub mod config;
+pub mod pg;
+
+pub mod pipeline;

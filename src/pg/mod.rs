@@ -1,0 +1,5 @@
+//! PostgreSQL: what every other part needs of it.
+
+pub mod ident;
+pub mod lsn;
+pub mod sqlstate;

@@ -1,0 +1,1 @@
+//! Decoders: bytes of a source in, [`crate::pipeline::Decoded`] out. Pure.
