@@ -10,9 +10,12 @@
 //! Read in this order.
 
 pub mod clock;
+pub mod failpoint;
 pub mod table;
 
 pub mod config;
 pub mod pg;
+
+pub mod state;
 
 pub mod pipeline;

@@ -1,5 +1,7 @@
 //! PostgreSQL: what every other part needs of it.
 
+pub mod catalog;
+pub mod connect;
 pub mod ident;
 pub mod lsn;
 pub mod sqlstate;

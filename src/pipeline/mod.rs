@@ -18,6 +18,9 @@ pub mod progress;
 pub mod envelope;
 pub mod transform;
 
+pub mod batch;
+pub mod sink;
+
 pub use change::{ChangeEvent, Decoded, Op, Origin, RawChange};
 pub use checkpoint::{Delta, Lane, Mark, WriteReceipt};
 pub use mutation::{Effect, Mutation};

@@ -63,8 +63,10 @@ pub struct ColumnType {
     /// The type as `format_type` prints it with its modifier, quoted where needed: `character
     /// varying(40)`. Safe in SQL, since the server made it.
     pub sql: String,
-    /// The same without the modifier: a cast to it never truncates.
-    pub base_sql: String,
+    /// The type to cast a text to, for comparing and for assigning: with the modifier where that
+    /// rounds as an assignment would (numeric, timestamp), without it where a cast would cut what an
+    /// assignment refuses (varchar, bit).
+    pub cast: String,
     /// The type under every domain.
     pub kind: TypeKind,
     pub equality: Equality,

@@ -1,0 +1,91 @@
+//! Times at which the source may have lost something.
+
+use tokio_postgres::{Client, GenericClient};
+
+use super::{StateError, sql};
+use crate::pipeline::position::PartitionId;
+
+/// Why the source no longer proves that nothing was lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gap {
+    /// The log starts after what would be read next: retention was faster than we.
+    Expired { next: i64, low: i64 },
+    /// The log ends before what is already accounted for: it was re-created or cut.
+    Cut { next: i64, high: i64 },
+    /// Another record stands where the last one stood.
+    OtherRecord { position: i64 },
+    /// The record at the position is gone, so nothing shows that this is the same log.
+    NoRecord { position: i64, found: i64 },
+    /// The position was stored for another database, timeline or cluster.
+    OtherSource { stored: String, now: String },
+    /// A person moved the position forward.
+    Rewound { from: i64, to: i64 },
+}
+
+impl Gap {
+    /// The stable code in the table.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Expired { .. } => "expired",
+            Self::Cut { .. } => "cut",
+            Self::OtherRecord { .. } => "other_record",
+            Self::NoRecord { .. } => "no_record",
+            Self::OtherSource { .. } => "other_source",
+            Self::Rewound { .. } => "rewound_forward",
+        }
+    }
+
+    /// What was found, in words for a person; no row values.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Expired { next, low } => {
+                format!(
+                    "offset {next} was next, the log starts at {low}: {} records expired",
+                    low - next
+                )
+            }
+            Self::Cut { next, high } => format!("offset {next} was next, the log ends at {high}"),
+            Self::OtherRecord { position } => format!("offset {position} holds another record"),
+            Self::NoRecord { position, found } => {
+                format!("offset {position} is gone from the middle of the log, {found} follows")
+            }
+            Self::OtherSource { stored, now } => {
+                format!("progress was made on {stored}, this is {now}")
+            }
+            Self::Rewound { from, to } => format!("moved by hand from {from} forward to {to}"),
+        }
+    }
+}
+
+/// Records a gap, once as long as the same one is open.
+pub async fn record(
+    client: &impl GenericClient,
+    migration: &str,
+    partition: &PartitionId,
+    gap: &Gap,
+) -> Result<(), StateError> {
+    client
+        .execute(
+            "INSERT INTO crossfade.source_gap (migration, topic, partition, reason, detail)
+             SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (
+                 SELECT FROM crossfade.source_gap WHERE migration = $1 AND topic = $2
+                    AND partition = $3 AND reason = $4 AND detail = $5 AND healed_at IS NULL)",
+            &[&migration, &&*partition.topic, &partition.number, &gap.reason(), &gap.detail()],
+        )
+        .await
+        .map_err(sql("record a source gap"))?;
+    Ok(())
+}
+
+/// The open gaps, oldest first, each in one line.
+pub async fn open(client: &Client, migration: &str) -> Result<Vec<String>, StateError> {
+    let rows = client
+        .query(
+            "SELECT format('%s/%s since %s: %s', topic, partition, found_at::timestamptz(0), detail)
+               FROM crossfade.source_gap WHERE migration = $1 AND healed_at IS NULL ORDER BY id",
+            &[&migration],
+        )
+        .await
+        .map_err(sql("read source gaps"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
