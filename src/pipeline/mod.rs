@@ -15,6 +15,8 @@ pub mod mutation;
 pub mod position;
 pub mod progress;
 
+pub mod source;
+
 pub mod envelope;
 pub mod transform;
 

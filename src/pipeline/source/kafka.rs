@@ -1,0 +1,383 @@
+//! Kafka, read through one consumer group.
+//!
+//! The group shares partitions among workers and does nothing else: where a partition begins is told by
+//! the progress rows, and the group's own offsets are only a mirror for lag tools. A partition that is
+//! assigned stays paused until it has been claimed in the database and [`Source::start`] says from where.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+
+use super::{Polled, Source, SourceError};
+use crate::config::settings;
+use crate::pipeline::change::RawChange;
+use crate::pipeline::position::{PartitionId, Position};
+use crate::state::progress::Log;
+
+/// Longest wait for a broker's answer in one call; what is not answered is asked again.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// A consumer of one topic.
+pub struct KafkaSource {
+    consumer: BaseConsumer<Shared>,
+    topic: Arc<str>,
+    /// Assigned partitions whose ends are still to be read.
+    unread: Vec<PartitionId>,
+    assigned: BTreeMap<i32, PartitionId>,
+    /// Where to seek, until the client has taken it.
+    starting: BTreeMap<i32, i64>,
+}
+
+/// What the client's callbacks leave for the next poll.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Inbox>>);
+
+#[derive(Default)]
+struct Inbox {
+    rebalances: VecDeque<Rebalance>,
+    ends: BTreeMap<i32, i64>,
+}
+
+enum Rebalance {
+    Assigned(Vec<i32>),
+    Revoked(Vec<i32>),
+}
+
+impl KafkaSource {
+    /// Joins the group.
+    ///
+    /// # Errors
+    ///
+    /// When the settings are refused; a broker that does not answer is waited for.
+    pub fn new(settings: &settings::KafkaSource) -> Result<Self, SourceError> {
+        let shared = Shared::default();
+        let consumer: BaseConsumer<Shared> = consumer_config(settings)
+            .set("group.id", &settings.group)
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", "10000")
+            .set("max.poll.interval.ms", "300000")
+            .set("queued.max.messages.kbytes", (settings.queue_bytes / 1024).max(1).to_string())
+            .set("statistics.interval.ms", "1000")
+            .create_with_context(shared)
+            .map_err(SourceError::Setup)?;
+        consumer.subscribe(&[&settings.topic]).map_err(SourceError::Setup)?;
+        Ok(Self {
+            consumer,
+            topic: settings.topic.as_str().into(),
+            unread: Vec::new(),
+            assigned: BTreeMap::new(),
+            starting: BTreeMap::new(),
+        })
+    }
+
+    fn partition(&self, number: i32) -> PartitionId {
+        PartitionId { topic: self.topic.clone(), number }
+    }
+
+    fn list(&self, number: i32) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.topic, number);
+        list
+    }
+
+    fn rebalanced(&mut self) -> Option<Polled> {
+        let next = self.consumer.context().inbox(|inbox| inbox.rebalances.pop_front());
+        match next? {
+            Rebalance::Assigned(numbers) => {
+                let partitions: Vec<_> = numbers.iter().map(|n| self.partition(*n)).collect();
+                self.assigned.extend(numbers.into_iter().zip(partitions.iter().cloned()));
+                self.unread.extend(partitions);
+                None
+            }
+            Rebalance::Revoked(numbers) => {
+                for number in &numbers {
+                    self.assigned.remove(number);
+                    self.starting.remove(number);
+                }
+                self.unread.retain(|partition| !numbers.contains(&partition.number));
+                Some(Polled::Revoked(numbers.iter().map(|n| self.partition(*n)).collect()))
+            }
+        }
+    }
+
+    /// Reads the bounds of newly assigned partitions; those without an answer stay in the list.
+    fn read_bounds(&mut self) -> Option<Polled> {
+        let mut known = Vec::new();
+        self.unread.retain(|partition| {
+            let bounds = self.consumer.fetch_watermarks(&partition.topic, partition.number, ANSWER);
+            match bounds {
+                Ok((low, high)) => {
+                    known.push((partition.clone(), Log { low, high }));
+                    false
+                }
+                Err(error) => {
+                    tracing::warn!(%partition, %error, "could not read the bounds of a partition");
+                    true
+                }
+            }
+        });
+        for (partition, log) in &known {
+            self.consumer.context().inbox(|inbox| inbox.ends.insert(partition.number, log.high));
+        }
+        (!known.is_empty()).then_some(Polled::Assigned(known))
+    }
+
+    /// Seeks what is to be started. The client refuses while it still sets a partition up.
+    fn seek(&mut self) {
+        let (consumer, topic) = (&self.consumer, &self.topic);
+        self.starting.retain(|number, next| {
+            let mut list = TopicPartitionList::new();
+            let offset = Offset::Offset(*next);
+            if let Err(error) = list.add_partition_offset(topic, *number, offset) {
+                tracing::error!(partition = number, %error, "an offset was refused");
+                return true;
+            }
+            let sought = consumer
+                .seek_partitions(list.clone(), Duration::from_millis(500))
+                .and_then(|answers| answers.elements().iter().try_for_each(|one| one.error()))
+                .and_then(|()| consumer.resume(&list));
+            if let Err(error) = &sought {
+                tracing::debug!(partition = number, %error, "not ready to seek");
+            }
+            sought.is_err()
+        });
+    }
+}
+
+impl Source for KafkaSource {
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        receive: &mut dyn FnMut(RawChange<'_>),
+    ) -> Result<Polled, SourceError> {
+        if let Some(polled) = self.rebalanced() {
+            return Ok(polled);
+        }
+        if !self.unread.is_empty()
+            && let Some(polled) = self.read_bounds()
+        {
+            return Ok(polled);
+        }
+        let mut timeout = timeout;
+        if !self.starting.is_empty() {
+            self.seek();
+            timeout = timeout.min(Duration::from_millis(10));
+        }
+        match self.consumer.poll(timeout) {
+            None => Ok(Polled::Nothing),
+            Some(Ok(message)) => {
+                let number = message.partition();
+                // A record that was fetched before the partition was started again is none of ours.
+                if self.starting.contains_key(&number) {
+                    return Ok(Polled::Nothing);
+                }
+                let Some(partition) = self.assigned.get(&number) else {
+                    return Ok(Polled::Nothing);
+                };
+                receive(RawChange {
+                    partition,
+                    position: Position(message.offset()),
+                    key: message.key(),
+                    value: message.payload(),
+                });
+                Ok(Polled::Record)
+            }
+            Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                Err(SourceError::Fatal(KafkaError::MessageConsumptionFatal(code)))
+            }
+            Some(Err(KafkaError::MessageConsumption(
+                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
+            ))) => {
+                // The error does not say which: look at all again. What is lost becomes a gap there.
+                tracing::warn!(
+                    "an offset is no longer in the log, looking at all partitions again"
+                );
+                self.unread = self.assigned.values().cloned().collect();
+                Ok(Polled::Nothing)
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "Kafka does not deliver");
+                Ok(Polled::Nothing)
+            }
+        }
+    }
+
+    fn start(&mut self, partition: &PartitionId, next: i64) {
+        if self.assigned.contains_key(&partition.number) {
+            self.starting.insert(partition.number, next);
+        }
+    }
+
+    fn pause(&mut self, partition: &PartitionId) {
+        if let Err(error) = self.consumer.pause(&self.list(partition.number)) {
+            tracing::warn!(%partition, %error, "could not pause a partition");
+        }
+    }
+
+    fn resume(&mut self, partition: &PartitionId) {
+        if let Err(error) = self.consumer.resume(&self.list(partition.number)) {
+            tracing::warn!(%partition, %error, "could not resume a partition");
+        }
+    }
+
+    fn end(&self, partition: &PartitionId) -> Option<i64> {
+        self.consumer.context().inbox(|inbox| inbox.ends.get(&partition.number).copied())
+    }
+
+    fn mirror(&mut self, durable: &[(PartitionId, Position)]) {
+        let mut list = TopicPartitionList::new();
+        for (partition, position) in durable {
+            if self.assigned.contains_key(&partition.number) && position.next_offset() >= 0 {
+                let offset = Offset::Offset(position.next_offset());
+                if let Err(error) = list.add_partition_offset(&self.topic, partition.number, offset)
+                {
+                    tracing::warn!(%partition, %error, "could not mirror an offset");
+                }
+            }
+        }
+        if list.count() > 0
+            && let Err(error) = self.consumer.commit(&list, CommitMode::Async)
+        {
+            tracing::warn!(%error, "could not mirror offsets to the group");
+        }
+    }
+}
+
+impl Shared {
+    fn inbox<T>(&self, act: impl FnOnce(&mut Inbox) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ClientContext for Shared {
+    fn stats(&self, statistics: Statistics) {
+        self.inbox(|inbox| {
+            for partition in statistics.topics.values().flat_map(|topic| topic.partitions.values())
+            {
+                if partition.partition >= 0 && partition.ls_offset >= 0 {
+                    inbox.ends.insert(partition.partition, partition.ls_offset);
+                }
+            }
+        });
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => {
+                tracing::warn!(target: "rdkafka", facility, message);
+            }
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+                tracing::debug!(target: "rdkafka", facility, message);
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "rdkafka", %error, reason, "Kafka client error");
+    }
+}
+
+impl ConsumerContext for Shared {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        kind: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let numbers: Vec<i32> = list.elements().iter().map(|one| one.partition()).collect();
+        let done = if kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            // A place to stand on until the real one is known; without it the client would ask for
+            // the group's offsets, and fail where there are none.
+            let assigned = list
+                .set_all_offsets(Offset::Beginning)
+                .and_then(|()| consumer.incremental_assign(list))
+                .and_then(|()| consumer.pause(list));
+            self.inbox(|inbox| inbox.rebalances.push_back(Rebalance::Assigned(numbers)));
+            assigned
+        } else {
+            self.inbox(|inbox| inbox.rebalances.push_back(Rebalance::Revoked(numbers)));
+            consumer.incremental_unassign(list)
+        };
+        if let Err(error) = done {
+            tracing::error!(%error, "could not follow a rebalance");
+        }
+    }
+}
+
+/// What every client of the topic has in common; the group's consumer adds to it.
+fn consumer_config(settings: &settings::KafkaSource) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    for (name, value) in &settings.properties {
+        config.set(name, value.expose());
+    }
+    config
+        .set("bootstrap.servers", &settings.brokers)
+        .set("client.id", "crossfade")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // A lost offset must be loud, never a jump to somewhere.
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        // The default of a second lets a fast reader idle: librdkafka issue 2879.
+        .set("fetch.queue.backoff.ms", "20")
+        .set("fetch.wait.max.ms", "100")
+        .set("fetch.max.bytes", "16777216")
+        .set("max.partition.fetch.bytes", "2097152")
+        .set_log_level(RDKafkaLogLevel::Warning);
+    config
+}
+
+/// Reads a topic's ends and the cluster's identity, apart from any group.
+pub struct KafkaProbe {
+    consumer: BaseConsumer,
+    topic: Arc<str>,
+}
+
+impl KafkaProbe {
+    /// # Errors
+    ///
+    /// When the settings are refused.
+    pub fn new(settings: &settings::KafkaSource) -> Result<Self, SourceError> {
+        let consumer = consumer_config(settings).create().map_err(SourceError::Setup)?;
+        Ok(Self { consumer, topic: settings.topic.as_str().into() })
+    }
+
+    /// The id that a cluster gives itself; blocks for up to five seconds.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.consumer.client().fetch_cluster_id(ANSWER)
+    }
+
+    /// The bounds of every partition as a reader of committed records sees them now; blocks.
+    ///
+    /// An empty list is a topic that does not exist yet.
+    ///
+    /// # Errors
+    ///
+    /// When a broker does not answer in time.
+    pub fn bounds(&self) -> Result<Vec<(PartitionId, Log)>, KafkaError> {
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), ANSWER)?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == &*self.topic);
+        let mut numbers: Vec<i32> =
+            topic.iter().flat_map(|topic| topic.partitions()).map(|one| one.id()).collect();
+        numbers.sort_unstable();
+        numbers
+            .into_iter()
+            .map(|number| {
+                let (low, high) = self.consumer.fetch_watermarks(&self.topic, number, ANSWER)?;
+                Ok((PartitionId { topic: self.topic.clone(), number }, Log { low, high }))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,62 @@
+//! Where changes come from. A source knows partitions and positions, no tables.
+
+pub mod kafka;
+
+use std::time::Duration;
+
+use crate::pipeline::change::RawChange;
+use crate::pipeline::position::{PartitionId, Position};
+use crate::state::progress::Log;
+
+/// A source that is polled from a thread of its own, never blocked by the database.
+pub trait Source {
+    /// Waits up to `timeout` for one thing to happen and hands a record to `receive`.
+    ///
+    /// Records of one partition come in order. A partition delivers nothing before it is started.
+    ///
+    /// # Errors
+    ///
+    /// Only what waiting does not mend; a lost broker is retried inside.
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        receive: &mut dyn FnMut(RawChange<'_>),
+    ) -> Result<Polled, SourceError>;
+
+    /// Delivers an assigned partition from `next` on.
+    fn start(&mut self, partition: &PartitionId, next: i64);
+
+    /// Stops delivering a partition; polling must go on.
+    fn pause(&mut self, partition: &PartitionId);
+
+    /// Delivers a paused partition again from where it stopped.
+    fn resume(&mut self, partition: &PartitionId);
+
+    /// The last sampled end of a partition: the offset after its last record.
+    fn end(&self, partition: &PartitionId) -> Option<i64>;
+
+    /// Tells lag tools how far we are; nothing is ever read from it.
+    fn mirror(&mut self, durable: &[(PartitionId, Position)]);
+}
+
+/// What came of a poll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Polled {
+    Nothing,
+    Record,
+    /// These partitions are ours from now on, or must be looked at again: claim, then start them.
+    Assigned(Vec<(PartitionId, Log)>),
+    /// These are no longer ours.
+    Revoked(Vec<PartitionId>),
+}
+
+/// Why a source cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("could not set up the Kafka consumer")]
+    Setup(#[source] rdkafka::error::KafkaError),
+    #[error("the Kafka consumer failed for good")]
+    Fatal(#[source] rdkafka::error::KafkaError),
+    #[error("could not read the secret file of Kafka property \"{0}\"")]
+    Secret(String, #[source] std::io::Error),
+}
