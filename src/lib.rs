@@ -15,4 +15,7 @@ pub mod table;
 pub mod config;
 pub mod pg;
 
+pub mod metric;
 pub mod pipeline;
+
+pub mod ops;
