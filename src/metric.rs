@@ -205,6 +205,17 @@ pub enum Retry {
 }
 
 impl Retry {
+    pub const ALL: [Self; 8] = [
+        Self::Deadlock,
+        Self::Serialization,
+        Self::LockTimeout,
+        Self::Canceled,
+        Self::Connection,
+        Self::Unavailable,
+        Self::NotVisible,
+        Self::Other,
+    ];
+
     pub fn word(self) -> &'static str {
         match self {
             Self::Deadlock => "deadlock",
@@ -227,6 +238,8 @@ pub enum Peer {
 }
 
 impl Peer {
+    pub const ALL: [Self; 2] = [Self::Database, Self::Source];
+
     pub fn word(self) -> &'static str {
         match self {
             Self::Database => "database",
@@ -290,7 +303,12 @@ pub fn apply_lag(seconds: f64) {
 
 /// Counts a batch that is tried again.
 pub fn retry(reason: Retry) {
-    counter!(RETRIES_TOTAL.name, "reason" => reason.word()).increment(1);
+    retries(reason, 1);
+}
+
+/// Counts batches that are tried again for the same reason; zero makes the series appear.
+pub fn retries(reason: Retry, count: u64) {
+    counter!(RETRIES_TOTAL.name, "reason" => reason.word()).increment(count);
 }
 
 /// Counts a connection that was opened again.

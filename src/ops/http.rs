@@ -30,7 +30,7 @@ use crate::ops::gate::{Gate, GateAnswer, GateAsk, Verdict};
 use crate::ops::metrics::Exporter;
 use crate::ops::shutdown::{Cause, Shutdown};
 use crate::ops::status::{self, About, Probe, Status, Watchdog};
-use crate::pipeline::progress::Progress;
+use crate::pipeline::progress::{Progress, WorkerState};
 
 /// The longest `wait`: below the patience of the proxies and clients in common use.
 pub const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -208,7 +208,11 @@ fn is_local_authority(authority: &str) -> bool {
 
 async fn livez(State(surface): State<Arc<Surface>>) -> Response {
     let now = surface.clock.now();
+    let gone = surface.progress.has_changed().is_err();
     let progress = surface.progress.borrow();
+    if gone && progress.state != WorkerState::Stopped {
+        return probe(Probe::Fail("the worker ended without saying so: see the log"));
+    }
     let mut watchdog = surface.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
     probe(watchdog.observe(&progress, now))
 }

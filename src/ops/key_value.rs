@@ -21,7 +21,7 @@ pub(crate) fn write_pair(out: &mut impl Write, key: &str, value: &str) -> fmt::R
 
 /// Formats events as `ts=… level=… target=… msg=… key=value …`, the fields of the spans last.
 #[derive(Debug, Clone, Copy)]
-pub struct KeyValue;
+pub(crate) struct KeyValue;
 
 impl<S, N> FormatEvent<S, N> for KeyValue
 where

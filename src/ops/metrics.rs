@@ -122,6 +122,9 @@ fn preset() {
     for outcome in metric::Outcome::ALL {
         metric::rows(outcome, 0);
     }
+    for reason in metric::Retry::ALL {
+        metric::retries(reason, 0);
+    }
 }
 
 #[cfg(test)]
@@ -240,6 +243,23 @@ mod tests {
             assert!(advice.trim_matches(['|', ' ']).len() > 20, "no advice in\n{row}");
         }
         assert_eq!(rows.len(), expected.len(), "one row a metric in docs/metrics.md");
+    }
+
+    #[test]
+    fn every_label_value_is_documented() {
+        check("outcome", &Outcome::ALL.map(Outcome::word));
+        check("mode", &[Mode::Bulk, Mode::Tail].map(metric::mode_word));
+        check("reason", &Retry::ALL.map(Retry::word));
+        check("peer", &Peer::ALL.map(Peer::word));
+        check("state", &metric::STATES.map(metric::state_word));
+
+        #[track_caller]
+        fn check(label: &str, words: &[&str]) {
+            let start = format!("| `{label}` | ");
+            let row = PAGE.lines().find_map(|line| line.strip_prefix(&start)).expect(label);
+            let listed: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+            assert_eq!(listed, words, "values of {label}");
+        }
     }
 
     #[test]

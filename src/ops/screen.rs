@@ -6,24 +6,58 @@ use std::io::{self, IsTerminal, Write};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 use tracing_subscriber::fmt::MakeWriter;
 
+/// `--log-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Coloured lines and a bar at a terminal, `text` otherwise.
+    #[default]
+    Auto,
+    /// One `key=value` line an event.
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+/// What standard error is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// For a person at a terminal.
+    Drawn,
+    /// `key=value` lines.
+    Pairs,
+    Json,
+}
+
+impl LogFormat {
+    fn form(self, terminal: bool) -> Form {
+        match self {
+            Self::Auto if terminal => Form::Drawn,
+            Self::Auto | Self::Text => Form::Pairs,
+            Self::Json => Form::Json,
+        }
+    }
+}
+
 /// A handle on standard error; clones draw on the same place.
 #[derive(Clone)]
 pub struct Screen {
     bars: MultiProgress,
-    terminal: bool,
+    form: Form,
 }
 
 impl Screen {
-    /// Draws only when standard error is a terminal.
-    pub fn stderr() -> Self {
-        let terminal = io::stderr().is_terminal();
-        let target =
-            if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { bars: MultiProgress::with_draw_target(target), terminal }
+    /// Draws only when standard error is a terminal and `format` leaves the choice.
+    pub fn stderr(format: LogFormat) -> Self {
+        let form = format.form(io::stderr().is_terminal());
+        let target = match form {
+            Form::Drawn => ProgressDrawTarget::stderr(),
+            Form::Pairs | Form::Json => ProgressDrawTarget::hidden(),
+        };
+        Self { bars: MultiProgress::with_draw_target(target), form }
     }
 
-    pub fn is_terminal(&self) -> bool {
-        self.terminal
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// Adds a bar below whatever is logged.
@@ -43,7 +77,7 @@ impl Screen {
 
 impl fmt::Debug for Screen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Screen").field("terminal", &self.terminal).finish_non_exhaustive()
+        f.debug_struct("Screen").field("form", &self.form).finish_non_exhaustive()
     }
 }
 
@@ -62,5 +96,18 @@ impl<'a> MakeWriter<'a> for Screen {
 
     fn make_writer(&'a self) -> Self {
         self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_only_at_a_terminal_that_was_not_told_otherwise() {
+        assert_eq!(LogFormat::Auto.form(true), Form::Drawn);
+        assert_eq!(LogFormat::Auto.form(false), Form::Pairs);
+        assert_eq!(LogFormat::Text.form(true), Form::Pairs);
+        assert_eq!(LogFormat::Json.form(true), Form::Json);
     }
 }

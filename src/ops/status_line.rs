@@ -1,5 +1,5 @@
 //! The worker's state on standard error: a bar at a terminal, a `key=value` line every ten seconds
-//! elsewhere, both in the same words.
+//! elsewhere, a log event where the log is JSON; all in the same words.
 
 use std::fmt::Write;
 use std::future::Future;
@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::metric;
 use crate::ops::key_value::write_pair;
 use crate::ops::pace::Pace;
-use crate::ops::screen::Screen;
+use crate::ops::screen::{Form, Screen};
 use crate::pipeline::progress::{Mode, Progress};
 
 /// Between two lines that are kept.
@@ -56,7 +56,8 @@ pub fn render_line(progress: &Progress, pace: &Pace, now: Instant) -> String {
     line.trim_start().to_owned()
 }
 
-/// The state for a person, without a line feed: what is well is left out.
+/// The state for a person, without a line feed: what is well is left out, and what is not comes
+/// first, because a terminal cuts the end off.
 pub fn render_human(progress: &Progress, pace: &Pace, now: Instant) -> String {
     let facts = Facts::of(progress, pace, now);
     let mut line = facts.state.to_owned();
@@ -64,12 +65,20 @@ pub fn render_human(progress: &Progress, pace: &Pace, now: Instant) -> String {
         // Writing to a string cannot fail.
         line.write_fmt(format_args!("   {text}")).unwrap_or(());
     };
+    if !progress.source_gaps.is_empty() {
+        part(format_args!("SOURCE GAP: {}", progress.source_gaps.join("; ")));
+    }
+    if progress.dead_letters_open > 0 {
+        part(format_args!("DEAD LETTERS {}", HumanCount(progress.dead_letters_open)));
+    }
+    if let Some(why) = &progress.throttled {
+        part(format_args!("slowed: {why}"));
+    }
     if let Some(percent) = facts.percent {
         part(format_args!("{percent:.1} %"));
     }
-    part(format_args!("{} rows", HumanCount(progress.counters.written)));
-    if let Some(rate) = facts.rate {
-        part(format_args!("{}/s", HumanCount(rate.round() as u64)));
+    if let Some(eta) = facts.eta {
+        part(format_args!("about {} left", HumanDuration(eta)));
     }
     match facts.lag {
         Some(lag) => part(format_args!("lag {lag:.1} s")),
@@ -79,23 +88,15 @@ pub fn render_human(progress: &Progress, pace: &Pace, now: Instant) -> String {
         Some(behind) => part(format_args!("{} behind", HumanCount(behind))),
         None => part(format_args!("? behind")),
     }
-    if let Some(eta) = facts.eta {
-        part(format_args!("about {} left", HumanDuration(eta)));
+    part(format_args!("{} rows", HumanCount(progress.counters.written)));
+    if let Some(rate) = facts.rate {
+        part(format_args!("{}/s", HumanCount(rate.round() as u64)));
     }
     if facts.bulk > 0 {
         part(format_args!("bulk {}/{}", facts.bulk, facts.bulk + facts.tail));
     }
     if progress.counters.retries > 0 {
         part(format_args!("retried {}", HumanCount(progress.counters.retries)));
-    }
-    if progress.dead_letters_open > 0 {
-        part(format_args!("DEAD LETTERS {}", HumanCount(progress.dead_letters_open)));
-    }
-    if !progress.source_gaps.is_empty() {
-        part(format_args!("SOURCE GAP: {}", progress.source_gaps.join("; ")));
-    }
-    if let Some(why) = &progress.throttled {
-        part(format_args!("slowed: {why}"));
     }
     line
 }
@@ -111,7 +112,7 @@ pub async fn run(
     screen: Screen,
 ) {
     let mut pace = Pace::default();
-    let bar = screen.is_terminal().then(|| screen.add(new_bar()));
+    let bar = (screen.form() == Form::Drawn).then(|| screen.add(new_bar()));
     let mut tick = interval(if bar.is_some() { DRAW_EVERY } else { PRINT_EVERY });
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(shutdown);
@@ -131,6 +132,7 @@ pub async fn run(
                     bar.finish_and_clear();
                     screen.line(&render_human(&progress, &pace, now));
                 }
+                None if screen.form() == Form::Json => log(&progress, &pace, now),
                 None => screen.line(&render_line(&progress, &pace, now)),
             }
         }
@@ -145,13 +147,35 @@ async fn gone(progress: &mut watch::Receiver<Progress>) {
     while progress.changed().await.is_ok() {}
 }
 
+/// The same facts as fields; what is unknown is left out.
+fn log(progress: &Progress, pace: &Pace, now: Instant) {
+    let facts = Facts::of(progress, pace, now);
+    tracing::info!(
+        state = facts.state,
+        rows_written = progress.counters.written,
+        rows_per_s = facts.rate,
+        lag_s = facts.lag,
+        behind = facts.behind,
+        percent = facts.percent,
+        eta_s = facts.eta.map(|eta| eta.as_secs()),
+        bulk = facts.bulk,
+        tail = facts.tail,
+        retries = progress.counters.retries,
+        dead = progress.dead_letters_open,
+        gaps = progress.source_gaps.len(),
+        sample_age_s = facts.sample_age.map(|age| age.as_secs()),
+        throttled = progress.throttled.as_deref(),
+        "status"
+    );
+}
+
 fn new_bar() -> ProgressBar {
     ProgressBar::new(BAR_LENGTH)
 }
 
 fn draw(bar: &ProgressBar, progress: &Progress, pace: &Pace, now: Instant) {
     let template = if pace.percent().is_some() {
-        "{spinner} [{bar:26.cyan}] {wide_msg}"
+        "{spinner} [{bar:20.cyan}] {wide_msg}"
     } else {
         "{spinner} {wide_msg}"
     };
@@ -200,6 +224,7 @@ fn unknown() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::screen::LogFormat;
     use crate::ops::shutdown::{Cause, Shutdown};
     use crate::ops::status::tests::sample;
 
@@ -223,7 +248,7 @@ mod tests {
     #[test]
     fn says_all_in_pairs() {
         let (progress, pace, now) = halfway();
-        insta::assert_snapshot!(render_line(&progress, &pace, now), @"");
+        insta::assert_snapshot!(render_line(&progress, &pace, now), @"state=running rows_written=2000 rows_per_s=30 lag_s=42.5 behind=400 percent=60.0 eta_s=14 bulk=1 tail=1 retries=2 dead=1 gaps=0 sample_age_s=20");
     }
 
     #[test]
@@ -242,19 +267,19 @@ mod tests {
         let (mut progress, _, now) = halfway();
         progress.partitions.clear();
         progress.sampled = None;
-        insta::assert_snapshot!(render_line(&progress, &Pace::default(), now), @"");
-        insta::assert_snapshot!(render_human(&progress, &Pace::default(), now), @"");
+        insta::assert_snapshot!(render_line(&progress, &Pace::default(), now), @"state=running rows_written=2000 rows_per_s=? lag_s=? behind=? bulk=0 tail=0 retries=2 dead=1 gaps=0 sample_age_s=?");
+        insta::assert_snapshot!(render_human(&progress, &Pace::default(), now), @"running   DEAD LETTERS 1   lag unknown   ? behind   2,000 rows   retried 2");
     }
 
     #[test]
     fn tells_a_person_what_matters() {
         let (mut progress, pace, now) = halfway();
-        insta::assert_snapshot!(render_human(&progress, &pace, now), @"");
+        insta::assert_snapshot!(render_human(&progress, &pace, now), @"running   DEAD LETTERS 1   60.0 %   about 14 seconds left   lag 42.5 s   400 behind   2,000 rows   30/s   bulk 1/2   retried 2");
         progress.dead_letters_open = 0;
         progress.counters.retries = 0;
         progress.source_gaps = vec!["the slot was made anew".into()];
         progress.throttled = Some("replica db-2 is 3.4 s behind".into());
-        insta::assert_snapshot!(render_human(&progress, &pace, now), @"");
+        insta::assert_snapshot!(render_human(&progress, &pace, now), @"running   SOURCE GAP: the slot was made anew   slowed: replica db-2 is 3.4 s behind   60.0 %   about 14 seconds left   lag 42.5 s   400 behind   2,000 rows   30/s   bulk 1/2");
     }
 
     #[test]
@@ -274,9 +299,10 @@ mod tests {
         let (sender, receiver) = watch::channel(sample(&clock));
         let shutdown = Shutdown::new();
         shutdown.request(Cause::Program);
-        run(receiver.clone(), clock.clone(), shutdown.requested(), Screen::stderr()).await;
+        run(receiver.clone(), clock.clone(), shutdown.requested(), Screen::stderr(LogFormat::Text))
+            .await;
 
         drop(sender);
-        run(receiver, clock, std::future::pending(), Screen::stderr()).await;
+        run(receiver, clock, std::future::pending(), Screen::stderr(LogFormat::Text)).await;
     }
 }

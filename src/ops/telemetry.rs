@@ -12,25 +12,13 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
 use crate::ops::key_value::KeyValue;
-use crate::ops::screen::Screen;
+use crate::ops::screen::{Form, Screen};
 
 /// The environment variable with the log filter, for example `debug` or `info,crossfade::ops=debug`.
 pub const FILTER_VARIABLE: &str = "CROSSFADE_LOG";
 
 /// librdkafka reports each lost broker connection at its own pace; only its warnings are news.
 const DEFAULT_FILTER: &str = "info,rdkafka=warn,librdkafka=warn";
-
-/// `--log-format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum LogFormat {
-    /// Coloured at a terminal, `text` otherwise.
-    #[default]
-    Auto,
-    /// One `key=value` line an event.
-    Text,
-    /// One JSON object an event.
-    Json,
-}
 
 /// The logs could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -48,15 +36,15 @@ pub enum TelemetryError {
 /// # Errors
 ///
 /// A bad filter is an error, not a default: who sets it looks for something.
-pub fn install(format: LogFormat, screen: &Screen) -> Result<(), TelemetryError> {
+pub fn install(screen: &Screen) -> Result<(), TelemetryError> {
     let filter = filter(std::env::var(FILTER_VARIABLE))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(screen.clone());
-    let installed = match (format, screen.is_terminal()) {
-        (LogFormat::Json, _) => builder.json().flatten_event(true).try_init(),
-        (LogFormat::Auto, true) => builder.with_ansi(true).compact().try_init(),
-        (LogFormat::Auto, false) | (LogFormat::Text, _) => {
+    let installed = match screen.form() {
+        Form::Drawn => builder.with_ansi(true).compact().try_init(),
+        Form::Pairs => {
             builder.with_ansi(false).fmt_fields(KeyValue).event_format(KeyValue).try_init()
         }
+        Form::Json => builder.json().flatten_event(true).try_init(),
     };
     installed.map_err(|_| TelemetryError::Installed)?;
     std::panic::set_hook(Box::new(log_panic));

@@ -68,19 +68,27 @@ impl World {
     }
 
     async fn get(&self, target: &str) -> Answer {
-        self.send(&format!("GET {target} HTTP/1.1\r\nHost: {}\r\n", self.address)).await
+        get(self.address, target).await
     }
 
-    /// Sends a request line and headers, and reads to the end of the connection.
     async fn send(&self, head: &str) -> Answer {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("{head}Connection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
-        Answer { head: head.to_owned(), body: body.to_owned() }
+        send(self.address, head).await
     }
+}
+
+async fn get(address: SocketAddr, target: &str) -> Answer {
+    send(address, &format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n")).await
+}
+
+/// Sends a request line and headers, and reads to the end of the connection.
+async fn send(address: SocketAddr, head: &str) -> Answer {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("{head}Connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+    Answer { head: head.to_owned(), body: body.to_owned() }
 }
 
 #[derive(Debug)]
@@ -271,6 +279,15 @@ async fn probes_fail_when_a_restart_or_a_wait_would_help() {
 
     world.progress.send_modify(|progress| progress.state = WorkerState::Failed);
     check_probes(&world, "503 Service Unavailable", "503 Service Unavailable").await;
+}
+
+#[tokio::test]
+async fn does_not_outlive_a_worker_that_vanished() {
+    let World { address, progress, .. } = World::start([]).await;
+    drop(progress);
+
+    assert_eq!(get(address, "/livez").await.status(), "503 Service Unavailable");
+    assert_eq!(get(address, "/v1/status").await.status(), "200 OK", "its last words are kept");
 }
 
 async fn check_probes(world: &World, live: &str, ready: &str) {
