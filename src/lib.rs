@@ -16,6 +16,9 @@ pub mod table;
 pub mod config;
 pub mod pg;
 
+pub mod metric;
 pub mod state;
 
 pub mod pipeline;
+
+pub mod ops;
