@@ -16,3 +16,5 @@ pub mod config;
 pub mod pg;
 
 pub mod pipeline;
+
+pub mod cli;

@@ -91,7 +91,7 @@ fn database(source: &str, entries: &Entries, visits: &[Visit], problems: &mut Ve
                 .help("url = \"${DATABASE_URL}\", or url_file = \"/run/secrets/database_url\""),
         );
     }
-    let hosts = url.value.text().and_then(Hosts::of);
+    let hosts = url.value.secret().and_then(|url| Hosts::of(url.expose()));
     let (Some(hosts), Some(span)) = (hosts, url.span()) else { return };
     match hosts {
         Hosts::None => problems.push(

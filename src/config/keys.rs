@@ -75,6 +75,11 @@ impl Kind {
     pub fn is_secret(self) -> bool {
         matches!(self, Self::Connection | Self::Property)
     }
+
+    /// A number of bytes.
+    pub fn is_size(self) -> bool {
+        matches!(self, Self::Size { .. })
+    }
 }
 
 /// Whether a key must be there. Examples and defaults are TOML.
@@ -86,6 +91,11 @@ pub enum Presence {
     },
     /// Nothing takes its place.
     Optional {
+        example: &'static str,
+    },
+    /// Exactly one of this key and the other.
+    Either {
+        other: &'static str,
         example: &'static str,
     },
     Default(&'static str),
@@ -124,6 +134,7 @@ impl Key {
         match self.presence {
             Presence::Required { example }
             | Presence::Optional { example }
+            | Presence::Either { example, .. }
             | Presence::Derived { example, .. } => example,
             Presence::Default(default) => default,
         }
@@ -173,6 +184,16 @@ const fn required(path: &'static str, kind: Kind, example: &'static str, doc: &'
 
 const fn optional(path: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Key {
     Key { path, kind, presence: Presence::Optional { example }, doc }
+}
+
+const fn either(
+    path: &'static str,
+    other: &'static str,
+    kind: Kind,
+    example: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key { path, kind, presence: Presence::Either { other, example }, doc }
 }
 
 const fn default(path: &'static str, kind: Kind, value: &'static str, doc: &'static str) -> Key {
@@ -238,15 +259,17 @@ pub const KEYS: &[Key] = &[
         "Names the migration in the state tables; never change it half way.",
     ),
     // ---- database
-    optional(
+    either(
         "database.url",
+        "database.url_file",
         Kind::Connection,
         "\"${DATABASE_URL}\"",
-        "Connection string; this or url_file. A password comes from a variable or a file, and an \
+        "Connection string. A password comes from a variable or a file, and an \
          sslmode in it is not read: tls decides.",
     ),
-    optional(
+    either(
         "database.url_file",
+        "database.url",
         Kind::File,
         "\"/run/secrets/database_url\"",
         "File with the connection string, read again at each connect.",

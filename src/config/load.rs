@@ -127,7 +127,10 @@ fn complete(mut entries: Vec<Entry>) -> Entries {
             }
             (Presence::Derived { .. }, Some(name)) => derived(key.kind, name),
             (Presence::Derived { .. }, None)
-            | (Presence::Required { .. } | Presence::Optional { .. }, _) => continue,
+            | (
+                Presence::Required { .. } | Presence::Optional { .. } | Presence::Either { .. },
+                _,
+            ) => continue,
         };
         let path = key.path.split('.').map(str::to_owned).collect();
         entries.push(Entry { path, key, value, origin: Origin::Default });
@@ -183,8 +186,8 @@ fn assemble(entries: &Entries, folder: &Path) -> Option<Settings> {
 }
 
 fn database(entries: &Entries, folder: &Path) -> Option<Database> {
-    let url = match entries.text("database.url") {
-        Some(url) => Url::Given(Secret::new(url)),
+    let url = match entries.find("database.url") {
+        Some(url) => Url::Given(url.value.secret()?.clone()),
         None => Url::File(entries.file("database.url_file", folder)?),
     };
     let tls = match entries.text("database.tls")? {
@@ -209,7 +212,7 @@ fn database(entries: &Entries, folder: &Path) -> Option<Database> {
 fn kafka(entries: &Entries, folder: &Path) -> Option<KafkaSource> {
     let connect = entries.text("source.connect.url").zip(entries.text("source.connect.connector"));
     let property = |entry: &Entry| {
-        let value = check::property_value(entry.last(), entry.value.text()?, folder);
+        let value = check::property_value(entry.last(), entry.value.secret()?.expose(), folder);
         Some((entry.last().to_owned(), Secret::new(value)))
     };
     let file = |entry: &Entry| Some((entry.last().to_owned(), entry.value.file(folder)?));

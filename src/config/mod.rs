@@ -14,16 +14,26 @@ pub mod keys;
 pub mod unit;
 
 mod check;
+mod digest;
 mod entry;
 mod error;
 mod interpolate;
 mod load;
 mod mask;
+mod print;
+mod reference;
+mod schema;
 mod value;
 mod walk;
 
+#[cfg(test)]
+mod golden;
+
 pub use check::is_local;
+pub use digest::digest;
 pub use error::{Code, ConfigErrors, Problem};
 pub use load::{Loaded, load, parse};
+pub use reference::reference;
+pub use schema::schema;
 pub use secret::Secret;
 pub use settings::Settings;

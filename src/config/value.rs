@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::error::Code;
 use super::keys::Kind;
+use super::secret::Secret;
 use super::unit;
 use crate::pg::ident::Ident;
 
@@ -15,6 +16,7 @@ use crate::pg::ident::Ident;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {
     Text(String),
+    Secret(Secret),
     Flag(bool),
     /// A number or a size.
     Whole(u64),
@@ -107,7 +109,8 @@ impl Kind {
             Self::SlotName => made_of(text, 63, |c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_'))
                 .then(|| Ident::new(text).ok().map(Value::Ident))
                 .flatten(),
-            Self::Text | Self::Property => text_if(!text.is_empty() && !text.contains('\0')),
+            Self::Text => text_if(is_text(text)),
+            Self::Property => is_text(text).then(|| Value::Secret(Secret::new(text))),
             Self::Flag => text.parse().ok().map(Value::Flag),
             Self::Time { .. } => unit::parse_duration(text).map(Value::Time),
             Self::Size { .. } => unit::parse_size(text).map(Value::Whole),
@@ -118,10 +121,11 @@ impl Kind {
             Self::Listen if text == "off" => Some(Value::Listen(None)),
             Self::Listen => text.parse().ok().map(|address| Value::Listen(Some(address))),
             Self::HttpUrl => text_if(is_http_url(text)),
-            Self::File => {
-                (!text.is_empty() && !text.contains('\0')).then(|| Value::File(text.into()))
+            Self::File => is_text(text).then(|| Value::File(text.into())),
+            Self::Connection => {
+                let is_one = text.parse::<tokio_postgres::Config>().is_ok();
+                is_one.then(|| Value::Secret(Secret::new(text)))
             }
-            Self::Connection => text_if(text.parse::<tokio_postgres::Config>().is_ok()),
         };
         let value = value.ok_or_else(|| Refusal {
             code: Code::Malformed,
@@ -206,6 +210,10 @@ impl Value {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
+    pub(super) fn secret(&self) -> Option<&Secret> {
+        if let Self::Secret(secret) = self { Some(secret) } else { None }
+    }
+
     pub(super) fn whole(&self) -> Option<u64> {
         if let Self::Whole(whole) = self { Some(*whole) } else { None }
     }
@@ -248,6 +256,10 @@ fn time_range(min: u64, max: u64) -> String {
 
 fn size_range(min: u64, max: u64) -> String {
     format!("{} to {}", unit::format_size(min), unit::format_size(max))
+}
+
+fn is_text(text: &str) -> bool {
+    !text.is_empty() && !text.contains('\0')
 }
 
 fn made_of(text: &str, longest: usize, allowed: impl Fn(u8) -> bool) -> bool {
