@@ -11,7 +11,7 @@ use super::error::{Code, Problem};
 use super::interpolate;
 use super::mask;
 use super::value::is_loopback;
-use super::walk::Visit;
+use super::walk::{Visit, Walked};
 
 /// librdkafka properties that a file may not set, and why.
 const REFUSED_PROPERTIES: &[(&str, &str)] = &[
@@ -37,10 +37,10 @@ const REFUSED_PROPERTIES: &[(&str, &str)] = &[
 ];
 
 /// Finds what contradicts, opens a hole, or holds a secret. Looks at what was right by itself.
-pub(super) fn check(source: &str, entries: &Entries, visits: &[Visit]) -> Vec<Problem> {
+pub(super) fn check(source: &str, entries: &Entries, walked: &Walked) -> Vec<Problem> {
     let mut problems = Vec::new();
-    one_table(visits, &mut problems);
-    database(source, entries, visits, &mut problems);
+    one_table(&walked.visits, &mut problems);
+    database(source, entries, walked, &mut problems);
     properties(source, entries, &mut problems);
     columns(entries, &mut problems);
     order(entries, &mut problems);
@@ -61,8 +61,9 @@ fn one_table(visits: &[Visit], problems: &mut Vec<Problem>) {
     }
 }
 
-fn database(source: &str, entries: &Entries, visits: &[Visit], problems: &mut Vec<Problem>) {
-    let section = visits.iter().find(|visit| visit.section.path == "database");
+fn database(source: &str, entries: &Entries, walked: &Walked, problems: &mut Vec<Problem>) {
+    let section = walked.visits.iter().find(|visit| visit.section.path == "database");
+    let is_given = walked.has(["database", "url"]) || walked.has(["database", "url_file"]);
     let url = entries.find("database.url");
     let file = entries.find("database.url_file");
     match (url.and_then(Entry::span), file.and_then(Entry::span)) {
@@ -72,6 +73,7 @@ fn database(source: &str, entries: &Entries, visits: &[Visit], problems: &mut Ve
                 .also(url, "and here is one")
                 .help("keep one of the two"),
         ),
+        (None, None) if is_given => {}
         (None, None) => {
             if let Some(span) = section.and_then(|section| section.span.clone()) {
                 problems.push(
@@ -184,7 +186,7 @@ fn literal(source: &str, entry: &Entry) -> Option<String> {
 fn properties(source: &str, entries: &Entries, problems: &mut Vec<Problem>) {
     let files: Vec<_> = entries.all("source.properties_files.*").collect();
     for entry in entries.all("source.properties.*").chain(files.iter().copied()) {
-        let Some(span) = entry.span() else { continue };
+        let Origin::File { name: span, .. } = entry.origin.clone() else { continue };
         let name = entry.last();
         if let Some((_, why)) = REFUSED_PROPERTIES.iter().find(|(refused, _)| *refused == name) {
             problems.push(
@@ -234,7 +236,7 @@ fn columns(entries: &Entries, problems: &mut Vec<Problem>) {
                     format!("column \"{name}\" is a source and a target"),
                 )
                 .at(source, "read here")
-                .also(span, format!("fills \"{name}\""))
+                .also(span.clone(), format!("fills \"{name}\""))
                 .help("a rule reads old columns and fills new ones"),
             );
         }
@@ -251,7 +253,8 @@ fn columns(entries: &Entries, problems: &mut Vec<Problem>) {
                     Code::Contradiction,
                     format!("column \"{name}\" is a target and in the key"),
                 )
-                .at(key, "the key must not change"),
+                .at(key, "the key must not change")
+                .also(span, "fills it"),
             );
         }
     }

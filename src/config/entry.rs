@@ -24,7 +24,9 @@ pub(super) struct Entry {
 pub(super) enum Origin {
     Default,
     File {
-        /// Of the value, in bytes of the file.
+        /// Of the key's last segment, in bytes of the file.
+        name: Range<usize>,
+        /// Of the value.
         span: Range<usize>,
         /// From 1.
         line: usize,

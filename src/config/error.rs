@@ -67,7 +67,7 @@ impl Code {
     pub fn explain(self) -> &'static str {
         match self {
             Self::Unreadable => {
-                "The config file could not be read, is larger than 1 MiB, or is not UTF-8 text. \
+                "The config file could not be read, is larger than 64 KiB, or is not UTF-8 text. \
                  Check the path, its permissions, and that it is a config file."
             }
             Self::Syntax => {
@@ -166,7 +166,7 @@ pub struct ConfigErrors {
     problems: Vec<Problem>,
 }
 
-/// Problems that are shown in full: no terminal shows more, and rendering them takes time.
+/// Problems that are shown in full: more is no help, and rendering them takes time.
 const MAX_SHOWN: usize = 20;
 
 impl ConfigErrors {

@@ -129,6 +129,19 @@ impl Key {
         split(self.path).0
     }
 
+    /// A file that has its section has this key too, or at least a stand-in for it.
+    pub fn is_asked_for(&self) -> bool {
+        match self.presence {
+            Presence::Required { .. } => true,
+            Presence::Optional { .. } | Presence::Default(_) | Presence::Derived { .. } => false,
+            // The first of the two.
+            Presence::Either { other, .. } => {
+                let place = |path| KEYS.iter().position(|key| key.path == path);
+                place(self.path) < place(other)
+            }
+        }
+    }
+
     /// A TOML value that the key takes: its default, where it has one.
     pub fn example(&self) -> &'static str {
         match self.presence {
@@ -371,8 +384,8 @@ pub const KEYS: &[Key] = &[
     ),
     default(
         "source.queue_bytes",
-        // librdkafka takes KiB, at most 2097151 of them (`queued.max.messages.kbytes`).
-        Kind::Size { min: MIB, max: 2_097_151 * KIB },
+        // librdkafka's own bound is just under 2 GiB (`queued.max.messages.kbytes`).
+        Kind::Size { min: MIB, max: 2_000 * MIB },
         "\"64MiB\"",
         "Bytes that the Kafka client may hold ahead of the worker.",
     ),

@@ -16,7 +16,7 @@ use super::settings::{
     Settings, Source, TableSettings, Tail, Take, Tls, Url, Worker,
 };
 use super::value::Value;
-use super::walk::{self, Walked};
+use super::walk;
 use crate::pg::ident::Ident;
 
 /// A config file that is right.
@@ -27,8 +27,9 @@ pub struct Loaded {
     pub(super) entries: Entries,
 }
 
-/// The largest file that is read, in bytes. A real one has two thousand.
-const MAX_BYTES: u64 = 1 << 20;
+/// The largest file that is read, in bytes. A real one has two thousand; the bound keeps checks
+/// that compare all keys with each other short.
+const MAX_BYTES: u64 = 64 << 10;
 
 /// Reads a config file. `env` gives the value of an environment variable.
 ///
@@ -65,9 +66,10 @@ pub fn parse(
     if !errors.is_empty() {
         return Err(failed(errors.iter().map(syntax).collect()));
     }
-    let Walked { entries, visits, mut problems, .. } = walk::walk(source, &table, env);
-    let entries = complete(entries);
-    problems.extend(check::check(source, &entries, &visits));
+    let mut walked = walk::walk(source, &table, env);
+    let entries = complete(std::mem::take(&mut walked.entries));
+    let mut problems = check::check(source, &entries, &walked);
+    problems.append(&mut walked.problems);
     if !problems.is_empty() {
         return Err(failed(problems));
     }
@@ -78,7 +80,7 @@ pub fn parse(
 
 fn text(bytes: &[u8]) -> Result<&str, &'static str> {
     if bytes.len() as u64 > MAX_BYTES {
-        return Err("it is larger than 1 MiB");
+        return Err("it is larger than 64 KiB");
     }
     std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text")
 }
@@ -90,7 +92,11 @@ fn unreadable(path: &Path, why: impl std::fmt::Display) -> ConfigErrors {
 }
 
 fn syntax(error: &toml::de::Error) -> Problem {
-    let problem = Problem::new(Code::Syntax, "the file is not TOML");
+    let title = match error.message() {
+        "duplicate key" => "a key is given twice",
+        _ => "the file is not TOML",
+    };
+    let problem = Problem::new(Code::Syntax, title);
     match error.span() {
         Some(span) => problem.at(span, error.message()),
         None => problem.help(error.message()),
@@ -326,7 +332,114 @@ first_name = { split = "name", take = "first" }
         );
     }
 
+    #[test]
+    fn the_minimal_file_is_what_the_following_tests_spoil() {
+        assert_eq!(codes("version = 1", "version = 1"), []);
+    }
+
+    #[test]
+    fn plain_text_stays_on_this_machine() {
+        for url in [
+            "postgres://localhost/a",
+            "postgres://127.0.0.1,127.0.0.2:6000/a",
+            "postgres://[::1]/a",
+            "postgres://%2Frun%2Fpostgresql/a",
+            "host=/run/postgresql",
+            "host=db.example hostaddr=127.0.0.1",
+        ] {
+            assert!(check::is_local(url), "{url}");
+            let edit = format!("\"{url}\"\ndatabase.tls = \"disable\"");
+            assert_eq!(codes("\"${DATABASE_URL}\"", &edit), [], "{url}");
+        }
+        for url in [
+            "postgres://db.example/a",
+            "postgres://localhost,db.example/a",
+            "host=localhost hostaddr=10.0.0.1",
+            "postgres://localhost.example/a",
+        ] {
+            assert!(!check::is_local(url), "{url}");
+            let edit = format!("\"{url}\"\ndatabase.tls = \"disable\"");
+            assert_eq!(codes("\"${DATABASE_URL}\"", &edit), [Code::Insecure], "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_the_file_is_found_in_every_disguise() {
+        for url in [
+            "postgres://a:b@c/d",
+            "postgres://a:b@${HOST:c}:${PORT:1}/d",
+            "postgres://a:${PW:b}@c/d",
+            "${ALL:postgres://a:b@c/d}",
+            "postgres://c/d?password=b",
+            "host=c password=b",
+            "postgres://a:\\u0062@c/d",
+        ] {
+            let edit = format!("\"{url}\"");
+            assert_eq!(codes("\"${DATABASE_URL}\"", &edit), [Code::LiteralSecret], "{url}");
+        }
+        let names_a_variable = "\"postgres://a:${DATABASE_URL}@c/d\"";
+        assert_eq!(codes("\"${DATABASE_URL}\"", names_a_variable), []);
+        assert_eq!(codes("\"${DATABASE_URL}\"", "\"postgres://a@c/d\""), []);
+        assert_eq!(codes("\"${DATABASE_URL}\"", "\"dbname=d\""), [Code::Malformed]);
+    }
+
+    #[test]
+    fn names_that_the_file_chooses_must_be_identifiers() {
+        let long = "x".repeat(64);
+        for name in ["\"\"", long.as_str(), "\"a\\u0000\""] {
+            assert_eq!(codes("first_name", name), [Code::Malformed], "{name}");
+        }
+        for name in ["users", ".users", "public.", "a.b.c", &format!("public.{long}")] {
+            assert_eq!(codes("public.users\".up", &format!("{name}\".up")), [Code::Malformed]);
+        }
+    }
+
+    #[test]
+    fn a_number_may_come_from_a_variable_but_not_from_a_quoted_literal() {
+        let of = |value: &str| codes("[source]", &format!("database.writers = {value}\n[source]"));
+        assert_eq!(of("\"${WRITERS:3}\""), []);
+        assert_eq!(of("\"${WRITERS:33}\""), [Code::OutOfRange]);
+        assert_eq!(of("\"3\""), [Code::WrongType]);
+        assert_eq!(of("0x10"), []);
+        assert_eq!(of("99999999999999999999999"), [Code::OutOfRange]);
+    }
+
+    #[test]
+    fn a_property_with_dots_wants_quotes() {
+        let text = format!("{MINIMAL}[source.properties]\nsasl.username = \"a\"\n");
+        let errors = parsed(&text).unwrap_err();
+        assert_eq!(errors.problems()[0].code, Code::WrongType);
+        assert!(errors.to_string().contains("goes in quotes"));
+    }
+
+    #[test]
+    fn relative_paths_of_properties_start_at_the_folder_too() {
+        let text = format!("{MINIMAL}[source.properties]\n\"ssl.ca.location\" = \"ca.pem\"\n");
+        let Source::Kafka(kafka) = loaded(&text).source;
+        assert_eq!(kafka.properties["ssl.ca.location"].expose(), "conf/ca.pem");
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_or_too_large_is_refused() {
+        for bytes in [vec![0xff], vec![b'#'; 65_537]] {
+            let errors = parse(Path::new("x"), &bytes, &env).unwrap_err();
+            assert_eq!(errors.problems()[0].code, Code::Unreadable);
+        }
+    }
+
     proptest! {
+        /// Most spoiled files are still TOML, so this reaches behind the parser.
+        #[test]
+        fn a_spoiled_file_is_read_or_refused(
+            at in 0..MINIMAL.len(), cut in 0..12_usize, put in "[a-z0-9\"'=.,${}\\[\\]\\\\ \né]{0,8}"
+        ) {
+            let end = (at + cut).min(MINIMAL.len());
+            let text = format!("{}{put}{}", &MINIMAL[..at], &MINIMAL[end..]);
+            if let Err(errors) = parsed(&text) {
+                prop_assert!(!errors.to_string().contains("hunter2"));
+            }
+        }
+
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
             if let Err(errors) = parse(Path::new("x"), &bytes, &env) {

@@ -13,12 +13,15 @@ pub(super) fn mask(source: &str, secrets: &[Range<usize>]) -> String {
     hidden.extend(in_urls(source));
     hidden.extend(after_words(source));
     hidden.retain(|span| !is_variables(&source[span.clone()]));
+    let mut is_hidden = vec![false; source.len()];
+    for span in hidden {
+        is_hidden[span].fill(true);
+    }
     let mut masked = String::with_capacity(source.len());
     for (at, c) in source.char_indices() {
-        let hide = hidden.iter().any(|span| span.contains(&at));
         match c {
             '\n' | '\r' | '"' | '\'' => masked.push(c),
-            c if hide => masked.extend(std::iter::repeat_n('*', c.len_utf8())),
+            c if is_hidden[at] => masked.extend(std::iter::repeat_n('*', c.len_utf8())),
             c => masked.push(c),
         }
     }

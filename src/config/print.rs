@@ -46,12 +46,12 @@ fn above(entry: &Entry) -> &[String] {
     &entry.path[..entry.path.len() - 1]
 }
 
-/// `line 7`, `line 7, DATABASE_URL` or `default`.
+/// `line 7`, `line 7, ${DATABASE_URL}` or `default`.
 fn from(origin: &Origin) -> String {
     match origin {
         Origin::Default => "default".to_owned(),
         Origin::File { line, variables, .. } => {
-            let names = variables.iter().map(|name| format!(", {name}"));
+            let names = variables.iter().map(|name| format!(", ${{{name}}}"));
             std::iter::once(format!("line {line}")).chain(names).collect()
         }
     }

@@ -60,14 +60,12 @@ fn write_rule(section: &Section, keys: &[&Key], text: &mut String) {
     text.push_str(&format!("{} = {{ {} }}\n", name(section.path), pairs.join(", ")));
 }
 
+/// Stands in the file as it is; others are in comments.
 fn is_live(key: &Key) -> bool {
     match key.presence {
-        Presence::Required { .. } | Presence::Default(_) | Presence::Derived { .. } => true,
-        Presence::Optional { .. } => false,
-        // The first of the two.
-        Presence::Either { other, .. } => {
-            let place = |path| keys::KEYS.iter().position(|key| key.path == path);
-            place(key.path) < place(other)
+        Presence::Default(_) | Presence::Derived { .. } => true,
+        Presence::Required { .. } | Presence::Optional { .. } | Presence::Either { .. } => {
+            key.is_asked_for()
         }
     }
 }

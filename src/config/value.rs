@@ -33,7 +33,8 @@ pub(super) struct Refusal {
     pub(super) code: Code,
     /// Goes on from the key: `is not a duration`.
     pub(super) says: String,
-    pub(super) expected: String,
+    /// Stands at the caret.
+    pub(super) label: String,
 }
 
 impl Kind {
@@ -47,7 +48,7 @@ impl Kind {
             Self::Whole { .. } => "a whole number",
             Self::Time { .. } => "a duration",
             Self::Size { .. } => "a size",
-            Self::Word(_) => "one of the words for it",
+            Self::Word(_) => "one of its choices",
             Self::Ident => "an identifier",
             Self::SlotName => "a slot name",
             Self::Idents => "a list of identifiers",
@@ -130,7 +131,7 @@ impl Kind {
         let value = value.ok_or_else(|| Refusal {
             code: Code::Malformed,
             says: format!("is not {}", self.noun()),
-            expected: self.expected(),
+            label: format!("expected {}", self.expected()),
         })?;
         self.within(value)
     }
@@ -169,23 +170,13 @@ impl Kind {
 
     /// The refusal of a value outside the bounds.
     pub(super) fn out_of_range(self) -> Refusal {
-        let (code, says, expected) = match self {
-            Self::Version => (
-                Code::Unsupported,
-                "is not a version that this release reads",
-                format!("expected {}", self.expected()),
-            ),
-            // No authentication is offered, so nobody else may reach it.
-            Self::Listen => (
-                Code::Insecure,
-                "is not a loopback address",
-                "whoever reaches it can steer the migration: listen on 127.0.0.1 or [::1]"
-                    .to_owned(),
-            ),
-            Self::Time { min, max } => (Code::OutOfRange, OUT_OF_RANGE, time_range(min, max)),
-            Self::Size { min, max } => (Code::OutOfRange, OUT_OF_RANGE, size_range(min, max)),
-            Self::Whole { min, max } => (Code::OutOfRange, OUT_OF_RANGE, format!("{min} to {max}")),
-            Self::Name
+        let (code, says) = match self {
+            Self::Version => (Code::Unsupported, "is not a version that this release reads"),
+            Self::Listen => (Code::Insecure, "is not a loopback address"),
+            Self::Whole { .. }
+            | Self::Time { .. }
+            | Self::Size { .. }
+            | Self::Name
             | Self::Text
             | Self::Flag
             | Self::Word(_)
@@ -197,13 +188,17 @@ impl Kind {
             | Self::HttpUrl
             | Self::File
             | Self::Connection
-            | Self::Property => (Code::OutOfRange, OUT_OF_RANGE, self.expected()),
+            | Self::Property => (Code::OutOfRange, "is out of range"),
         };
-        Refusal { code, says: says.to_owned(), expected }
+        // No authentication is offered, so nobody else may reach it.
+        let label = if self == Self::Listen {
+            "whoever reaches it can steer the migration: listen on 127.0.0.1 or [::1]".to_owned()
+        } else {
+            format!("expected {}", self.expected())
+        };
+        Refusal { code, says: says.to_owned(), label }
     }
 }
-
-const OUT_OF_RANGE: &str = "is out of range";
 
 impl Value {
     pub(super) fn text(&self) -> Option<&str> {

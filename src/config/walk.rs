@@ -10,6 +10,7 @@ use super::error::{Code, Problem};
 use super::interpolate::{self, Malformed, Part};
 use super::keys::{self, Key, Kind, Presence, Section};
 use super::value::{Refusal, Value};
+use crate::pg::ident::Ident;
 
 /// What the walk found. Entries are those that were right.
 #[derive(Debug, Default)]
@@ -17,8 +18,15 @@ pub(super) struct Walked {
     pub(super) entries: Vec<Entry>,
     pub(super) visits: Vec<Visit>,
     pub(super) problems: Vec<Problem>,
-    /// Paths of keys and sections that are there, right or wrong.
+    /// Paths of the keys and sections that are there, right or wrong.
     present: Vec<Vec<String>>,
+}
+
+impl Walked {
+    /// Whether the file has a key, right or wrong.
+    pub(super) fn has(&self, path: [&str; 2]) -> bool {
+        self.present.iter().any(|present| present == &path)
+    }
 }
 
 /// A section that the file has.
@@ -71,25 +79,29 @@ impl Walk<'_> {
             let inner = keys::section(&named).or_else(|| keys::section(&free));
             let key = keys::key(&named).or_else(|| keys::key(&free));
             if let Some(inner) = inner.filter(|inner| inner.path != "table.*" || is_table(&path)) {
-                self.found.present.push(path.clone());
-                match value.get_ref() {
-                    DeValue::Table(table) => {
-                        let span = Some(name.span());
-                        let empty = table.is_empty();
-                        below.push((table, Visit { path, section: inner, span, empty }));
-                    }
-                    other => self.found.problems.push(
-                        Problem::new(
-                            Code::WrongType,
-                            format!("`{}` is {}, not a table", dotted(&path), type_of(other)),
-                        )
-                        .at(value.span(), "expected a table of keys")
-                        .help(keys_of(&path, inner)),
-                    ),
+                if inner.path == "table.*.up.*" && Ident::new(name.get_ref()).is_err() {
+                    self.found.problems.push(
+                        Problem::new(Code::Malformed, "a column's name is not an identifier")
+                            .at(name.span(), format!("expected {}", Kind::Ident.expected())),
+                    );
+                    continue;
                 }
+                self.found.present.push(path.clone());
+                let DeValue::Table(table) = value.get_ref() else {
+                    let found = type_of(value.get_ref());
+                    let title = format!("`{}` is {found}, not a table", dotted(&path));
+                    self.found.problems.push(
+                        Problem::new(Code::WrongType, title)
+                            .at(value.span(), "expected a table of keys")
+                            .help(keys_of(&path, inner)),
+                    );
+                    continue;
+                };
+                let empty = table.is_empty();
+                below.push((table, Visit { path, section: inner, span: Some(name.span()), empty }));
             } else if let Some(key) = key {
                 self.found.present.push(path.clone());
-                match self.value(key, &path, value) {
+                match self.value(key, &path, name.span(), value) {
                     Ok(entry) => self.found.entries.push(entry),
                     Err(problems) => self.found.problems.extend(problems),
                 }
@@ -107,24 +119,28 @@ impl Walk<'_> {
         &self,
         key: &'static Key,
         path: &[String],
+        name: Range<usize>,
         value: &Spanned<DeValue<'_>>,
     ) -> Result<Entry, Vec<Problem>> {
         let mut variables = Vec::new();
         let refused = |refusal: Refusal, variables: &[String], span| {
             let title = format!("`{}` {}", dotted(path), refusal.says);
             let label = match variables {
-                [] => refusal.expected,
-                names => format!("the value of {}: {}", names.join(", "), refusal.expected),
+                [] => refusal.label,
+                names => format!("filled in from {}: {}", names.join(", "), refusal.label),
             };
             vec![Problem::new(refusal.code, title).at(span, label)]
         };
         let wrong_type = || {
             let found = type_of(value.get_ref());
             let title = format!("`{}` is {found}, not {}", dotted(path), key.kind.noun());
-            vec![
-                Problem::new(Code::WrongType, title)
-                    .at(value.span(), format!("expected {}", key.kind.expected())),
-            ]
+            let problem = Problem::new(Code::WrongType, title)
+                .at(value.span(), format!("expected {}", key.kind.expected()));
+            let is_split = matches!(value.get_ref(), DeValue::Table(_)) && key.name() == "*";
+            vec![match is_split {
+                true => problem.help("a name with dots goes in quotes: \"sasl.password\" = …"),
+                false => problem,
+            }]
         };
         let read = match (key.kind, value.get_ref()) {
             (Kind::Version | Kind::Whole { .. }, DeValue::Integer(number)) => {
@@ -151,7 +167,7 @@ impl Walk<'_> {
                     if let (Kind::Word(words), []) = (kind, variables.as_slice())
                         && let Some(near) = nearest(text, words.iter().copied())
                     {
-                        refusal.expected = format!("did you mean \"{near}\"?");
+                        refusal.label = format!("did you mean \"{near}\"?");
                     }
                     refusal
                 })
@@ -160,7 +176,7 @@ impl Walk<'_> {
         };
         let value_read = read.map_err(|refusal| refused(refusal, &variables, value.span()))?;
         let line = self.source[..value.span().start].matches('\n').count() + 1;
-        let origin = Origin::File { span: value.span(), line, variables };
+        let origin = Origin::File { name, span: value.span(), line, variables };
         Ok(Entry { path: path.to_vec(), key, value: value_read, origin })
     }
 
@@ -201,7 +217,7 @@ impl Walk<'_> {
                                 refusal.code,
                                 format!("`{}` holds a name that {}", dotted(path), refusal.says),
                             )
-                            .at(item.span(), refusal.expected),
+                            .at(item.span(), refusal.label),
                         ),
                     }
                 }
@@ -214,7 +230,7 @@ impl Walk<'_> {
             Err(Refusal {
                 code: Code::OutOfRange,
                 says: "is empty".to_owned(),
-                expected: key.kind.expected(),
+                label: format!("expected {}", key.kind.expected()),
             })
         } else {
             Ok(Value::Idents(idents))
@@ -303,7 +319,7 @@ impl Walk<'_> {
 fn is_table(path: &[String]) -> bool {
     let name = path.last().map_or("", String::as_str);
     name.split_once('.').is_some_and(|(schema, table)| {
-        !schema.is_empty() && !table.is_empty() && !table.contains('.')
+        !table.contains('.') && [schema, table].iter().all(|name| Ident::new(name).is_ok())
     })
 }
 
@@ -359,21 +375,26 @@ fn nearest<'n>(typed: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n 
 }
 
 fn missing_section(section: &Section, parent: &Visit) -> Problem {
-    let mut path = parent.path.clone();
+    let rule = "first_name = { split = \"name\", take = \"first\" }";
+    let above = dotted(&parent.path);
     let (title, help) = match section.path {
-        "table.*" => {
-            ("no table is named".to_owned(), "for example: [table.\"public.users\"]".to_owned())
+        "table.*" => ("no table is named".to_owned(), "[table.\"public.users\"]".to_owned()),
+        "table.*.up.*" => (format!("[{above}] fills no column"), rule.to_owned()),
+        "table.*.up" => (format!("section [{above}.up] is missing"), rule.to_owned()),
+        "table" => {
+            let title = "section [table.\"schema.name\".up] is missing";
+            (title.to_owned(), format!("[table.\"public.users\".up] with {rule}"))
         }
-        "table.*.up.*" => {
-            let help = "for example: first_name = { split = \"name\", take = \"first\" }";
-            (format!("`{}` names no column", dotted(&path)), help.to_owned())
-        }
-        _ => {
-            path.push(section.name().to_owned());
-            (format!("section `[{}]` is missing", dotted(&path)), section.doc.to_owned())
+        path => {
+            let needed: Vec<_> = keys::keys_in(path)
+                .filter(|key| key.is_asked_for())
+                .map(|key| format!("{} = {}", key.name(), key.example()))
+                .collect();
+            let help = format!("[{path}] with {}", needed.join(", "));
+            (format!("section [{path}] is missing"), help)
         }
     };
-    let problem = Problem::new(Code::Missing, title).help(help);
+    let problem = Problem::new(Code::Missing, title).help(format!("for example: {help}"));
     match &parent.span {
         Some(span) => problem.at(span.clone(), ""),
         None => problem,
