@@ -14,11 +14,11 @@ pub mod failpoint;
 pub mod table;
 
 pub mod config;
-pub mod pg;
-
 pub mod metric;
+pub mod pg;
 pub mod state;
 
 pub mod pipeline;
 
+pub mod cli;
 pub mod ops;

@@ -11,7 +11,7 @@ use crate::config::secret::Secret;
 use crate::pg::ident::Ident;
 
 /// One migration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Names the migration in the state tables: `[a-z0-9_-]{1,48}`.
     pub name: String,
@@ -27,7 +27,7 @@ pub struct Settings {
 }
 
 /// `[database]`: where the table is and how it is written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Database {
     pub url: Url,
     pub tls: Tls,
@@ -46,7 +46,7 @@ pub struct Database {
 }
 
 /// A connection string, given or read from a file at each connect.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Url {
     Given(Secret),
     File(PathBuf),
@@ -63,13 +63,13 @@ pub enum Tls {
 }
 
 /// `[source]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     Kafka(KafkaSource),
 }
 
 /// `[source]` with `kind = "kafka"`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KafkaSource {
     pub brokers: String,
     pub topic: String,
@@ -84,18 +84,20 @@ pub struct KafkaSource {
     pub connect: Option<Connect>,
     /// Further librdkafka properties (TLS, SASL); those that the product sets itself are refused.
     pub properties: BTreeMap<String, Secret>,
+    /// The same, each value in a file of its own (`[source.properties_files]`).
+    pub property_files: BTreeMap<String, PathBuf>,
     /// Bytes that librdkafka may hold ahead of us.
     pub queue_bytes: u64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connect {
     pub url: String,
     pub connector: String,
 }
 
 /// `[table."schema.name"]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableSettings {
     pub schema: Ident,
     pub name: Ident,
@@ -120,7 +122,7 @@ pub enum Take {
 }
 
 /// `[batch]`: bulk mode, for snapshot reads and while far behind.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// Rows of one statement at most. 1 to 50000.
     pub max_rows: usize,
@@ -139,27 +141,27 @@ pub struct Batch {
 }
 
 /// `[tail]`: near the head.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tail {
     /// Rows of one statement at most; 1 makes it strictly one row, one statement, one commit.
     pub max_rows: usize,
 }
 
 /// `[dead_letters]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetters {
     /// Unresolved dead letters at which the worker stops.
     pub limit: u64,
 }
 
 /// `[gate]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gates {
     pub caught_up: CaughtUpSettings,
 }
 
 /// `[gate.caught_up]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaughtUpSettings {
     /// The longest that a barrier may take from the database through the source to our own rows.
     pub max_lag: Duration,
@@ -168,14 +170,14 @@ pub struct CaughtUpSettings {
 }
 
 /// `[http]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
     /// `None` (`listen = "off"`) serves nothing. Loopback addresses only.
     pub listen: Option<SocketAddr>,
 }
 
 /// `[worker]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worker {
     /// How long a stop may take to drain.
     pub shutdown_timeout: Duration,

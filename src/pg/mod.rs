@@ -4,4 +4,5 @@ pub mod catalog;
 pub mod connect;
 pub mod ident;
 pub mod lsn;
+pub mod server;
 pub mod sqlstate;

@@ -31,6 +31,7 @@ pub struct Window {
     records: u64,
     echoes: u64,
     snapshot: bool,
+    oldest: Option<DatabaseMicros>,
     committed: Option<DatabaseMicros>,
 }
 
@@ -83,7 +84,9 @@ pub struct Row {
 pub struct Counts {
     pub records: u64,
     pub echoes: u64,
-    /// The latest commit time among the streamed events.
+    /// The earliest commit time among the streamed events.
+    pub oldest: Option<DatabaseMicros>,
+    /// The latest.
     pub committed: Option<DatabaseMicros>,
 }
 
@@ -102,6 +105,7 @@ impl Window {
             records: 0,
             echoes: 0,
             snapshot: false,
+            oldest: None,
             committed: None,
         }
     }
@@ -111,6 +115,7 @@ impl Window {
         self.progress(position, mark);
         self.snapshot |= origin.xid.is_none();
         self.committed = self.committed.max(origin.committed);
+        self.oldest = self.oldest.into_iter().chain(origin.committed).min();
         match &effect {
             Effect::Mutate(mutation) => self.bytes += mutation.bytes(),
             Effect::Echo { .. } => self.echoes += 1,
@@ -202,7 +207,8 @@ impl Window {
                 counts: Counts::default(),
             })
             .collect();
-        let counts = Counts { records, echoes: self.echoes, committed: self.committed };
+        let Self { echoes, oldest, committed, .. } = self;
+        let counts = Counts { records, echoes, oldest, committed };
         batches.push(Batch { mode, rows: last, dead, delta: delta(to), counts });
         batches
     }

@@ -23,6 +23,8 @@ pub mod transform;
 pub mod batch;
 pub mod sink;
 
+pub mod run;
+
 pub use change::{ChangeEvent, Decoded, Op, Origin, RawChange};
 pub use checkpoint::{Delta, Lane, Mark, WriteReceipt};
 pub use mutation::{Effect, Mutation};

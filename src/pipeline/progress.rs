@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::pg::lsn::Lsn;
-use crate::pipeline::position::{PartitionId, Position};
+use crate::pipeline::position::{DatabaseMicros, PartitionId, Position};
 
 /// The state of the local worker; a sample, never a proof.
 #[derive(Debug, Clone)]
@@ -25,6 +25,23 @@ pub struct Progress {
     pub sampled: Option<Instant>,
     /// When a partition was last moved forward, by this process's clock.
     pub moved: Option<Instant>,
+}
+
+impl Progress {
+    /// A worker that has not begun.
+    pub fn starting() -> Self {
+        Self {
+            state: WorkerState::Starting,
+            partitions: BTreeMap::new(),
+            counters: Counters::default(),
+            throttled: None,
+            slot: None,
+            source_gaps: Vec::new(),
+            dead_letters_open: 0,
+            sampled: None,
+            moved: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +65,8 @@ pub struct PartitionProgress {
     /// Seconds between the database's clock and the commit time of the last streamed event, while
     /// records wait; zero at the end of the partition.
     pub lag_seconds: Option<f64>,
+    /// The latest commit time among the streamed events that are written.
+    pub committed: Option<DatabaseMicros>,
 }
 
 impl PartitionProgress {

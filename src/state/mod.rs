@@ -31,6 +31,8 @@ pub enum StateError {
     OtherConfig { name: String, stored: String, now: String },
     #[error("ownership of the target columns is \"{found}\", the worker only runs in \"derive\"")]
     Mode { found: String },
+    #[error("a writer cannot open its session: {0}")]
+    Session(String),
 }
 
 impl StateError {
@@ -49,6 +51,9 @@ impl StateError {
                  name, or restore the former config."
                     .into(),
             ),
+            Self::Session(_) => {
+                Some("Compare table, columns and rights with the config; then start again.".into())
+            }
             Self::Mode { .. } => Some("Services own the columns now; nothing is left to fill.".into()),
         }
     }

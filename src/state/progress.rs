@@ -223,6 +223,25 @@ async fn flush(client: &Client) -> Result<(), StateError> {
         .map_err(sql("flush the WAL"))
 }
 
+/// Sets a partition to a position after a gap that was recorded; the next claim starts there.
+pub async fn reset(
+    client: &Client,
+    migration: &str,
+    partition: &PartitionId,
+    to: Position,
+) -> Result<(), StateError> {
+    client
+        .execute(
+            "UPDATE crossfade.progress
+                SET position = $4, epoch = epoch + 1, mark_lsn = NULL, mark_digest = 0
+              WHERE migration = $1 AND topic = $2 AND partition = $3",
+            &[&migration, &&*partition.topic, &partition.number, &to.0],
+        )
+        .await
+        .map_err(sql("reset a partition"))?;
+    Ok(())
+}
+
 /// Moves a partition by hand. Whoever owns it is fenced and takes it over again from there.
 ///
 /// Moving forward leaves records unread: that is a gap, and is recorded as one.

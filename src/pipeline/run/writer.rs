@@ -1,0 +1,515 @@
+//! One writer: a connection, and the windows of its partitions one after another.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, TryRecvError};
+use tokio::sync::{Notify, watch};
+
+use super::{Command, Plan, RunError, Work};
+use crate::clock::Clock;
+use crate::metric::{self, Outcome};
+use crate::pg::connect::Code;
+use crate::pg::server;
+use crate::pg::sqlstate::Disposition;
+use crate::pipeline::batch::{Batch, Row, RowCap};
+use crate::pipeline::change::{ChangeEvent, Op, Origin};
+use crate::pipeline::checkpoint::WriteReceipt;
+use crate::pipeline::mutation::{Effect, Mutation};
+use crate::pipeline::progress::{Counters, Mode, Progress};
+use crate::pipeline::sink::{CurrentRow, Fence, Session, SinkError};
+use crate::state::progress;
+use crate::table::Key;
+
+/// First wait before the same work is tried again; doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Visibility is asked for often: it ends with a network round trip of a standby, as a rule.
+const LONGEST_VISIBILITY_WAIT: Duration = Duration::from_millis(100);
+
+pub(super) struct Writer {
+    plan: Plan,
+    number: usize,
+    windows: Receiver<Work>,
+    wake: Arc<Notify>,
+    commands: Sender<Command>,
+    progress: Arc<watch::Sender<Progress>>,
+    clock: Clock,
+    session: Option<Session>,
+    bulk: RowCap,
+}
+
+/// What became of a batch.
+enum Fate {
+    Written,
+    /// The partition is no longer ours or is read again: what follows is void.
+    Void,
+}
+
+impl Writer {
+    pub(super) fn new(
+        number: usize,
+        plan: &Plan,
+        windows: Receiver<Work>,
+        wake: Arc<Notify>,
+        commands: &Sender<Command>,
+        progress: &Arc<watch::Sender<Progress>>,
+    ) -> Self {
+        Self {
+            plan: plan.clone(),
+            number,
+            windows,
+            wake,
+            commands: commands.clone(),
+            progress: progress.clone(),
+            clock: plan.clock.clone(),
+            session: None,
+            bulk: RowCap::new(plan.settings.batch.max_rows),
+        }
+    }
+
+    /// Writes until the reading thread has dropped its end.
+    pub(super) async fn run(mut self) -> Result<(), RunError> {
+        self.connect().await?;
+        loop {
+            match self.windows.try_recv() {
+                Ok(work) => self.window(work).await?,
+                Err(TryRecvError::Empty) => self.wake.notified().await,
+                Err(TryRecvError::Disconnected) => return Ok(()),
+            }
+        }
+    }
+
+    async fn window(&mut self, work: Work) -> Result<(), RunError> {
+        let Work { window, mode, epoch, live } = work;
+        let settings = self.plan.settings.clone();
+        let rows = match mode {
+            Mode::Bulk => self.bulk.rows(),
+            Mode::Tail => settings.tail.max_rows,
+        };
+        let fence = Fence {
+            migration: settings.name.as_str().into(),
+            ownership: self.plan.ownership.clone(),
+            epoch,
+        };
+        let is_void = || !live.load(std::sync::atomic::Ordering::Acquire);
+        for batch in window.close(mode, settings.batch.slices, rows, settings.batch.max_bytes) {
+            match self.batch(batch, &fence, &is_void).await? {
+                Fate::Written => {}
+                Fate::Void => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a batch, in parts and again where it must be, until it is durable or void.
+    async fn batch(
+        &mut self,
+        batch: Batch,
+        fence: &Fence,
+        is_void: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Fate, RunError> {
+        let mut parts = vec![batch];
+        let mut waits = Waits::default();
+        while let Some(part) = parts.pop() {
+            if is_void() {
+                return Ok(Fate::Void);
+            }
+            let (part, error) = match self.attempt(part, fence).await {
+                Ok(()) => {
+                    self.unthrottle(&mut waits);
+                    continue;
+                }
+                Err(failed) => failed,
+            };
+            metric::retry(retry_reason(&error));
+            self.progress.send_modify(|progress| progress.counters.retries += 1);
+            match error.disposition() {
+                Disposition::Retry => {
+                    let wait = self.wait_for(&error, &mut waits, &part)?;
+                    parts.push(part);
+                    tokio::time::sleep(wait).await;
+                }
+                Disposition::SplitAndRetry => {
+                    tracing::info!(code = error.label(), rows = part.rows.len(), "batch split");
+                    match part.halve() {
+                        Ok((first, second)) => parts.extend([second, first]),
+                        Err(single) => parts.push(single),
+                    }
+                    let wait = waits.next(LONGEST_WAIT, self.number);
+                    tokio::time::sleep(wait).await;
+                }
+                Disposition::Bisect => match part.halve() {
+                    Ok((first, second)) => parts.extend([second, first]),
+                    Err(single) => {
+                        let position = single.rows.first().map(|row| row.position);
+                        tracing::warn!(
+                            partition = %single.delta.partition, ?position, %error,
+                            "row parked as a dead letter"
+                        );
+                        parts.push(single.park(error.label().to_owned(), error.to_string()));
+                    }
+                },
+                Disposition::Reprepare | Disposition::Reconnect => {
+                    tracing::warn!(%error, "the database session ended, opening another");
+                    self.throttle(format!("no database session: {error}"));
+                    self.session = None;
+                    self.connect().await?;
+                    metric::reconnect(metric::Peer::Database);
+                    match self.settle(part, fence).await? {
+                        Settled::Again(part) => parts.push(part),
+                        Settled::Written => {}
+                        Settled::Void => return Ok(Fate::Void),
+                    }
+                }
+                Disposition::Halt => return Err(halted(&part, error)),
+            }
+        }
+        Ok(Fate::Written)
+    }
+
+    /// One attempt: rows that must be re-read are read and become fills, then all is written.
+    async fn attempt(&mut self, batch: Batch, fence: &Fence) -> Result<(), (Batch, SinkError)> {
+        let mut batch = batch;
+        if let Err(error) = self.fill_from_current_rows(&mut batch).await {
+            return Err((batch, error));
+        }
+        let session = self.session.as_mut().expect("connected before any batch");
+        let began = self.clock.now();
+        let receipt = match session.write(&batch, fence).await {
+            Ok(receipt) => receipt,
+            Err(error) => return Err((batch, error)),
+        };
+        let took = self.clock.now().saturating_duration_since(began);
+        if batch.mode == Mode::Bulk {
+            self.bulk.observe(batch.rows.len(), took, self.plan.settings.batch.target_time);
+        }
+        metric::batch_written(batch.mode, batch.rows.len(), took);
+        self.account(&batch, &receipt);
+        if receipt.written < batch.rows.len() as u64 {
+            self.judge_misses(batch, receipt.written, fence).await;
+        }
+        Ok(())
+    }
+
+    /// Turns re-reads into fills from the rows as they stand; those with nothing to write go.
+    async fn fill_from_current_rows(&mut self, batch: &mut Batch) -> Result<(), SinkError> {
+        let rereads = |row: &&Row| matches!(row.mutation, Mutation::Reread { .. });
+        let asked = batch.rows.iter().filter(rereads).count();
+        if asked == 0 {
+            return Ok(());
+        }
+        let keys: Vec<Key> =
+            batch.rows.iter().filter(rereads).map(|row| row.mutation.key().clone()).collect();
+        let events = batch.rows.iter().filter(rereads).filter_map(|row| row.xid).collect::<Vec<_>>();
+        let session = self.session.as_mut().expect("connected before any batch");
+        let keys: Vec<&Key> = keys.iter().collect();
+        let rows = session.current(&keys, events.into_iter()).await?;
+        let found = rows.len();
+        let mut effects: HashMap<Key, Effect> =
+            rows.into_iter().map(|row| (row.key.clone(), self.effect(row))).collect();
+        let mut echoes = 0;
+        batch.rows.retain_mut(|row| match &row.mutation {
+            Mutation::Fill { .. } => true,
+            Mutation::Reread { key } => match effects.remove(key) {
+                Some(Effect::Mutate(fill)) => {
+                    row.mutation = fill;
+                    true
+                }
+                Some(Effect::Echo { .. } | Effect::Gone { .. }) => {
+                    echoes += 1;
+                    false
+                }
+                None => false,
+            },
+        });
+        let (found, deleted) = (found as u64, (asked - found) as u64);
+        metric::rows(Outcome::Reread, found);
+        metric::rows(Outcome::Deleted, deleted);
+        metric::rows(Outcome::Equal, echoes);
+        self.progress.send_modify(|progress| {
+            progress.counters.reread += found;
+            progress.counters.deleted += deleted;
+            progress.counters.equal += echoes;
+        });
+        Ok(())
+    }
+
+    /// What a row as it stands asks for.
+    fn effect(&self, row: CurrentRow) -> Effect {
+        let CurrentRow { key, values } = row;
+        let origin = Origin::default();
+        self.plan.mapping.effect(ChangeEvent { op: Op::Read, key, values, origin })
+    }
+
+    /// Finds out what the rows were that a statement did not change, after their transactions were
+    /// visible: equal already, newer or gone. A newer row has an event of its own on the way; should
+    /// its values not follow from what it holds, it is filled here all the same.
+    ///
+    /// The batch is durable already, so this never fails it: what cannot be read is left uncounted.
+    async fn judge_misses(&mut self, batch: Batch, written: u64, fence: &Fence) {
+        let keys: Vec<&Key> = batch.rows.iter().map(|row| row.mutation.key()).collect();
+        let session = self.session.as_mut().expect("connected before any batch");
+        let rows = match session.current(&keys, std::iter::empty()).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::debug!(%error, "could not read the rows that were not changed");
+                return;
+            }
+        };
+        let deleted = (keys.len() - rows.len()) as u64;
+        let mut current: HashMap<Key, CurrentRow> =
+            rows.into_iter().map(|row| (row.key.clone(), row)).collect();
+        let (mut same, mut newer, mut amiss) = (0, 0, Vec::new());
+        for row in &batch.rows {
+            let Mutation::Fill { key, seen, .. } = &row.mutation else { continue };
+            let Some(now) = current.remove(key) else { continue };
+            if now.values.starts_with(seen) {
+                same += 1;
+                continue;
+            }
+            newer += 1;
+            if let Effect::Mutate(mutation) = self.effect(now) {
+                amiss.push(Row { mutation, ..row.clone() });
+            }
+        }
+        // A row that was written and has changed again since counts as written.
+        let equal = u64::saturating_sub(same, written);
+        let newer = newer - (written - u64::min(written, same)).min(newer);
+        metric::rows(Outcome::Equal, equal);
+        metric::rows(Outcome::Newer, newer);
+        metric::rows(Outcome::Deleted, deleted);
+        self.progress.send_modify(|progress| {
+            progress.counters.equal += equal;
+            progress.counters.newer += newer;
+            progress.counters.deleted += deleted;
+        });
+        if amiss.is_empty() {
+            return;
+        }
+        let mut delta = batch.delta;
+        delta.from = delta.to;
+        let repair = Batch { rows: amiss, dead: Vec::new(), delta, counts: Default::default(), ..batch };
+        let session = self.session.as_mut().expect("connected before any batch");
+        match session.write(&repair, fence).await {
+            Ok(receipt) => self.account(&repair, &receipt),
+            Err(error) => tracing::debug!(%error, "newer rows are left to their own events"),
+        }
+    }
+
+    /// Tells the world about a durable batch.
+    fn account(&self, batch: &Batch, receipt: &WriteReceipt) {
+        let counts = batch.counts;
+        let dead = batch.dead.len() as u64;
+        metric::rows(Outcome::Written, receipt.written);
+        metric::rows(Outcome::Echo, counts.echoes);
+        metric::rows(Outcome::Dead, dead);
+        if let Some(oldest) = counts.oldest {
+            metric::apply_lag(receipt.at.seconds_since(oldest));
+        }
+        let now = self.clock.now();
+        self.progress.send_modify(|progress| {
+            let Counters { written, echoes, dead: parked, batches, .. } = &mut progress.counters;
+            *written += receipt.written;
+            *echoes += counts.echoes;
+            *parked += dead;
+            *batches += 1;
+            progress.moved = Some(now);
+            if let Some(partition) = progress.partitions.get_mut(&receipt.partition) {
+                partition.position = partition.position.max(receipt.position);
+                partition.committed = partition.committed.max(counts.committed);
+            }
+        });
+    }
+
+    /// Opens a session, however long the database is away; another server is an error.
+    async fn connect(&mut self) -> Result<(), RunError> {
+        let mut waits = Waits::default();
+        let session = loop {
+            let opened =
+                Session::open(&self.plan.connector, self.plan.projection.clone()).await;
+            match opened {
+                Ok(session) => break session,
+                Err(error @ (SinkError::Connect(_) | SinkError::Sql { .. })) => {
+                    let halt = match &error {
+                        SinkError::Sql { code, .. } => code.disposition() == Disposition::Halt,
+                        _ => false,
+                    };
+                    if halt {
+                        return Err(RunError::State(crate::state::StateError::Session(error.to_string())));
+                    }
+                    tracing::warn!(%error, cause = cause(&error), "no database session yet");
+                    self.throttle(format!("no database session: {error}"));
+                    tokio::time::sleep(waits.next(LONGEST_WAIT, self.number)).await;
+                }
+                Err(error) => {
+                    return Err(RunError::State(crate::state::StateError::Session(error.to_string())));
+                }
+            }
+        };
+        let now = server::identity(session.client()).await?;
+        if now != self.plan.server {
+            return Err(RunError::OtherServer { began: self.plan.server.clone(), now });
+        }
+        self.session = Some(session);
+        self.unthrottle(&mut waits);
+        Ok(())
+    }
+
+    /// After a lost connection: the progress row is the outcome of the last commit.
+    async fn settle(&mut self, batch: Batch, fence: &Fence) -> Result<Settled, RunError> {
+        let delta = &batch.delta;
+        let session = self.session.as_ref().expect("just connected");
+        let stored = match progress::settle(
+            session.client(),
+            &fence.migration,
+            &delta.partition,
+            delta.lane,
+        )
+        .await
+        {
+            Ok(stored) => stored,
+            // Lost again: the next attempt fails on the same connection and comes back here.
+            Err(error) => {
+                tracing::warn!(%error, "could not re-read progress");
+                return Ok(Settled::Again(batch));
+            }
+        };
+        let ours = stored.as_ref().filter(|stored| stored.epoch == fence.epoch);
+        let Some(stored) = ours else {
+            self.tell(Command::Fenced { partition: delta.partition.clone(), epoch: fence.epoch });
+            return Ok(Settled::Void);
+        };
+        if stored.position == delta.from {
+            return Ok(Settled::Again(batch));
+        }
+        if stored.position == delta.to {
+            tracing::info!(partition = %delta.partition, position = %delta.to, "the lost reply was a commit");
+            let (partition, position) = (delta.partition.clone(), delta.to);
+            let at = crate::pipeline::DatabaseMicros(0);
+            // What it wrote is unknown; the position is not.
+            let counts = crate::pipeline::batch::Counts { oldest: None, ..batch.counts };
+            self.account(&Batch { counts, ..batch }, &WriteReceipt { partition, position, written: 0, at });
+            return Ok(Settled::Written);
+        }
+        if stored.position < delta.from {
+            self.tell(Command::SeekBack {
+                partition: delta.partition.clone(),
+                position: stored.position,
+                epoch: fence.epoch,
+            });
+            let (partition, position) = (&delta.partition, stored.position);
+            self.progress.send_modify(|progress| {
+                if let Some(one) = progress.partitions.get_mut(partition) {
+                    one.position = position;
+                }
+            });
+            return Ok(Settled::Void);
+        }
+        Err(RunError::Ahead {
+            partition: delta.partition.clone(),
+            found: stored.position.to_string(),
+            from: delta.from,
+            to: delta.to,
+        })
+    }
+
+    fn tell(&self, command: Command) {
+        // Bounded by the number of partitions: one a lost session. When the thread has gone, so has
+        // the question.
+        if self.commands.try_send(command).is_err() {
+            tracing::warn!("the reading thread does not listen any more");
+        }
+    }
+
+    /// How long to wait before the same part again, or that it has been long enough.
+    fn wait_for(
+        &self,
+        error: &SinkError,
+        waits: &mut Waits,
+        part: &Batch,
+    ) -> Result<Duration, RunError> {
+        if !matches!(error, SinkError::NotVisible) {
+            tracing::warn!(%error, "the batch is tried again");
+            self.throttle(format!("the database refuses for now: {error}"));
+            return Ok(waits.next(LONGEST_WAIT, self.number));
+        }
+        let now = self.clock.now();
+        let since = *waits.invisible_since.get_or_insert(now);
+        let waited = now.saturating_duration_since(since);
+        if waited > self.plan.settings.worker.visibility_timeout {
+            return Err(RunError::NotVisible { partition: part.delta.partition.clone() });
+        }
+        if waited > Duration::from_millis(500) {
+            self.throttle(format!(
+                "a commit of {} is not visible yet, for {:.1} s: is a synchronous standby silent?",
+                part.delta.partition,
+                waited.as_secs_f64()
+            ));
+        }
+        Ok(waits.next(LONGEST_VISIBILITY_WAIT, self.number))
+    }
+
+    fn throttle(&self, reason: String) {
+        self.progress.send_modify(|progress| progress.throttled = Some(reason));
+    }
+
+    fn unthrottle(&self, waits: &mut Waits) {
+        if waits.count > 0 || waits.invisible_since.is_some() {
+            self.progress.send_modify(|progress| progress.throttled = None);
+        }
+        *waits = Waits::default();
+    }
+}
+
+enum Settled {
+    Again(Batch),
+    Written,
+    Void,
+}
+
+/// Waits that double; several writers never wait the same time.
+#[derive(Debug, Default)]
+struct Waits {
+    count: u32,
+    invisible_since: Option<std::time::Instant>,
+}
+
+impl Waits {
+    fn next(&mut self, longest: Duration, writer: usize) -> Duration {
+        let wait = FIRST_WAIT.saturating_mul(1 << self.count.min(16)).min(longest);
+        self.count += 1;
+        let share = u32::try_from(writer % 8).expect("less than eight");
+        wait + wait * share / 16
+    }
+}
+
+fn retry_reason(error: &SinkError) -> metric::Retry {
+    use metric::Retry;
+    match error {
+        SinkError::NotVisible => Retry::NotVisible,
+        SinkError::Connect(_) | SinkError::Fenced => Retry::Connection,
+        SinkError::Ownership | SinkError::Key => Retry::Other,
+        SinkError::Sql { code: Code::Closed, .. } => Retry::Connection,
+        SinkError::Sql { code: Code::Client, .. } => Retry::Other,
+        SinkError::Sql { code: Code::State(state), .. } => match state.as_str() {
+            "40P01" => Retry::Deadlock,
+            "40001" => Retry::Serialization,
+            "55P03" => Retry::LockTimeout,
+            "57014" => Retry::Canceled,
+            "25006" => Retry::Unavailable,
+            state if state.starts_with("53") || state.starts_with("57P") => Retry::Unavailable,
+            state if state.starts_with("08") => Retry::Connection,
+            _ => Retry::Other,
+        },
+    }
+}
+
+fn halted(batch: &Batch, source: SinkError) -> RunError {
+    RunError::Sink { partition: batch.delta.partition.clone(), from: batch.delta.from, source }
+}
+
+fn cause(error: &SinkError) -> String {
+    std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
+}
