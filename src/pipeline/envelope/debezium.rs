@@ -8,7 +8,8 @@
 //! What is believed, and why:
 //!
 //! * **Values come from `after` alone.** `before` holds fillers in NOT NULL columns (`""`, `0`, 1970)
-//!   unless the replica identity is FULL; only the key of a delete is taken from it.
+//!   unless the replica identity is FULL; only the key of a delete is taken from it. (That is a
+//!   filler too where the identity is an index without the key: to be refused at start.)
 //! * **Absent is unknown**, not NULL: Debezium leaves out columns whose type or value it could not
 //!   convert. A NULL where the catalog allows none is unknown as well.
 //! * **A nullable column with a default is unknown whenever it has a value:** the JsonConverter writes
@@ -133,8 +134,10 @@ impl DebeziumDecoder {
         let Some(payload) = wrapped(outer.members, outer.schema, outer.payload) else {
             return self.event(document, &outer, key);
         };
-        let inner = self.envelope(&mut Scanner::at(document, payload))?;
-        let Some(inner) = inner.or_null()? else { return Ok(Decoded::Progress) };
+        if !is_object(payload)? {
+            return Ok(Decoded::Progress);
+        }
+        let inner = self.envelope(&mut Scanner::at_object(document, payload))?;
         let decoded = self.event(document, &inner, key)?;
         if let Decoded::Change(_) = decoded
             && payload.end + 1 == value.len()
@@ -148,7 +151,7 @@ impl DebeziumDecoder {
     fn whole(&mut self, mut scanner: Scanner<'_>) -> Result<Option<Envelope>, DecodeError> {
         let envelope = self.envelope(&mut scanner)?;
         scanner.end()?;
-        envelope.or_null()
+        Ok(is_object(envelope.place)?.then_some(envelope))
     }
 
     /// Reads an envelope, and where the columns stand in its `after`.
@@ -209,7 +212,8 @@ impl DebeziumDecoder {
                 self.found.fill(None);
                 match image(envelope.before) {
                     Some(before) => {
-                        self.plan.image(&mut Scanner::at(document, before), &mut self.found)?;
+                        self.plan
+                            .image(&mut Scanner::at_object(document, before), &mut self.found)?;
                     }
                     // The message key may still say which row it was.
                     None if message_key.is_none() => {
@@ -379,9 +383,11 @@ impl Plan {
             self.note(&name, token, found)
         })?;
         scanner.end()?;
-        if let Some(payload) = wrapped(members, schema, payload) {
+        if let Some(payload) = wrapped(members, schema, payload)
+            && payload.kind == Kind::Object
+        {
             found.fill(None);
-            self.image(&mut Scanner::at(document, payload), found)?;
+            self.image(&mut Scanner::at_object(document, payload), found)?;
         }
         Ok(document)
     }
@@ -416,23 +422,6 @@ impl Field {
     }
 }
 
-impl Envelope {
-    /// `None` for a JSON null.
-    fn or_null(self) -> Result<Option<Self>, DecodeError> {
-        match self.place.kind {
-            Kind::Object => Ok(Some(self)),
-            Kind::Null => Ok(None),
-            Kind::True
-            | Kind::False
-            | Kind::Integer
-            | Kind::Fraction
-            | Kind::Text
-            | Kind::EscapedText
-            | Kind::Array => Err(DecodeError::NotAnEvent),
-        }
-    }
-}
-
 impl SourceBlock {
     fn read(&mut self, scanner: &mut Scanner<'_>) -> Result<Token, DecodeError> {
         scanner.object(|scanner, name| {
@@ -453,7 +442,7 @@ impl SourceBlock {
 
     fn origin(&self, document: &str, op: Op) -> Result<Origin, DecodeError> {
         let lsn = integer(self.lsn, document, "lsn")?.map(Lsn);
-        if op == Op::Read || self.is_snapshot(document)? {
+        if self.is_snapshot(document)? || op == Op::Read {
             return Ok(Origin { xid: None, lsn, committed: None });
         }
         let xid: Option<u64> = integer(self.xid, document, "txId")?;
@@ -487,6 +476,21 @@ impl SourceBlock {
                 Err(DecodeError::Source { member: "snapshot" })
             }
         }
+    }
+}
+
+/// Whether a record's value is an object, and not the null that follows a delete.
+fn is_object(token: Token) -> Result<bool, DecodeError> {
+    match token.kind {
+        Kind::Object => Ok(true),
+        Kind::Null => Ok(false),
+        Kind::True
+        | Kind::False
+        | Kind::Integer
+        | Kind::Fraction
+        | Kind::Text
+        | Kind::EscapedText
+        | Kind::Array => Err(DecodeError::NotAnEvent),
     }
 }
 
@@ -538,7 +542,7 @@ fn side_record(document: &str, place: Token) -> Result<bool, DecodeError> {
     ];
     let mut missing = SHAPES.map(|(must, _)| must.len());
     let mut strange = [false; SHAPES.len()];
-    Scanner::at(document, place).object(|scanner, name| {
+    Scanner::at_object(document, place).object(|scanner, name| {
         scanner.value()?;
         for (shape, (must, may)) in SHAPES.iter().enumerate() {
             if must.contains(&&*name) {

@@ -11,5 +11,10 @@ mod json;
 mod prefix;
 mod types;
 
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod properties;
+
 pub use debezium::DebeziumDecoder;
 pub use error::DecodeError;
