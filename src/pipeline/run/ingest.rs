@@ -263,9 +263,7 @@ impl<S: Source> Ingest<S> {
         };
         // The last record is read again where it is still there, to see that the log is the same.
         let (phase, next) = match mark {
-            Some(mark) if position.0 >= log.low => {
-                (Phase::Recognising(position, mark), position.0)
-            }
+            Some(mark) if position.0 >= log.low => (Phase::Recognising(position, mark), position.0),
             Some(_) | None => (Phase::Running, position.next_offset()),
         };
         one.restart(&partition, position, phase);
@@ -378,9 +376,9 @@ impl<S: Source> Ingest<S> {
     /// Tells counts and ends, a few times a second.
     fn publish(&mut self) {
         let now = self.clock.now();
-        let due = self.published.is_none_or(|last| {
-            now.saturating_duration_since(last) >= Duration::from_millis(200)
-        });
+        let due = self
+            .published
+            .is_none_or(|last| now.saturating_duration_since(last) >= Duration::from_millis(200));
         if !due {
             return;
         }

@@ -128,11 +128,23 @@ impl Work {
 /// What the thread is told.
 #[derive(Debug)]
 enum Command {
-    Claimed { partition: PartitionId, generation: u64, log: Log, claim: Claim },
+    Claimed {
+        partition: PartitionId,
+        generation: u64,
+        log: Log,
+        claim: Claim,
+    },
     /// A commit that was reported has been lost in a crash: read again from there.
-    SeekBack { partition: PartitionId, position: Position, epoch: Epoch },
+    SeekBack {
+        partition: PartitionId,
+        position: Position,
+        epoch: Epoch,
+    },
     /// Somebody else owns the partition.
-    Fenced { partition: PartitionId, epoch: Epoch },
+    Fenced {
+        partition: PartitionId,
+        epoch: Epoch,
+    },
     Mirror(Vec<(PartitionId, Position)>),
     Stop,
 }
@@ -175,12 +187,8 @@ pub async fn run(
         let writer = writer::Writer::new(number, &plan, receiver, wake, &commands, &progress);
         writers.spawn(writer.run());
     }
-    let mut control = tokio::spawn(control::run(
-        plan.clone(),
-        requests,
-        commands.clone(),
-        progress.clone(),
-    ));
+    let mut control =
+        tokio::spawn(control::run(plan.clone(), requests, commands.clone(), progress.clone()));
     let ingest = ingest::Ingest::new(&plan, decoder, source, lanes, inbox, claims, &progress);
     let mut ingest = tokio::task::spawn_blocking(move || ingest.run());
     progress.send_modify(|progress| progress.state = WorkerState::Running);

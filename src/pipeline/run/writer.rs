@@ -202,7 +202,8 @@ impl Writer {
         }
         let keys: Vec<Key> =
             batch.rows.iter().filter(rereads).map(|row| row.mutation.key().clone()).collect();
-        let events = batch.rows.iter().filter(rereads).filter_map(|row| row.xid).collect::<Vec<_>>();
+        let events =
+            batch.rows.iter().filter(rereads).filter_map(|row| row.xid).collect::<Vec<_>>();
         let session = self.session.as_mut().expect("connected before any batch");
         let keys: Vec<&Key> = keys.iter().collect();
         let rows = session.current(&keys, events.into_iter()).await?;
@@ -290,7 +291,8 @@ impl Writer {
         }
         let mut delta = batch.delta;
         delta.from = delta.to;
-        let repair = Batch { rows: amiss, dead: Vec::new(), delta, counts: Default::default(), ..batch };
+        let repair =
+            Batch { rows: amiss, dead: Vec::new(), delta, counts: Default::default(), ..batch };
         let session = self.session.as_mut().expect("connected before any batch");
         match session.write(&repair, fence).await {
             Ok(receipt) => self.account(&repair, &receipt),
@@ -327,8 +329,7 @@ impl Writer {
     async fn connect(&mut self) -> Result<(), RunError> {
         let mut waits = Waits::default();
         let session = loop {
-            let opened =
-                Session::open(&self.plan.connector, self.plan.projection.clone()).await;
+            let opened = Session::open(&self.plan.connector, self.plan.projection.clone()).await;
             match opened {
                 Ok(session) => break session,
                 Err(error @ (SinkError::Connect(_) | SinkError::Sql { .. })) => {
@@ -337,14 +338,18 @@ impl Writer {
                         _ => false,
                     };
                     if halt {
-                        return Err(RunError::State(crate::state::StateError::Session(error.to_string())));
+                        return Err(RunError::State(crate::state::StateError::Session(
+                            error.to_string(),
+                        )));
                     }
                     tracing::warn!(%error, cause = cause(&error), "no database session yet");
                     self.throttle(format!("no database session: {error}"));
                     tokio::time::sleep(waits.next(LONGEST_WAIT, self.number)).await;
                 }
                 Err(error) => {
-                    return Err(RunError::State(crate::state::StateError::Session(error.to_string())));
+                    return Err(RunError::State(crate::state::StateError::Session(
+                        error.to_string(),
+                    )));
                 }
             }
         };
@@ -390,7 +395,10 @@ impl Writer {
             let at = crate::pipeline::DatabaseMicros(0);
             // What it wrote is unknown; the position is not.
             let counts = crate::pipeline::batch::Counts { oldest: None, ..batch.counts };
-            self.account(&Batch { counts, ..batch }, &WriteReceipt { partition, position, written: 0, at });
+            self.account(
+                &Batch { counts, ..batch },
+                &WriteReceipt { partition, position, written: 0, at },
+            );
             return Ok(Settled::Written);
         }
         if stored.position < delta.from {
