@@ -210,7 +210,7 @@ fn users() -> Projection {
             oid: 0,
             typmod: -1,
             sql: "text".into(),
-            base_sql: "text".into(),
+            cast: "text".into(),
             kind,
             equality: Equality::Operator,
             toastable: kind == TypeKind::Text,

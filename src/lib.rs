@@ -20,5 +20,7 @@ pub mod state;
 
 pub mod pipeline;
 
+pub mod migration;
+
 pub mod cli;
 pub mod ops;

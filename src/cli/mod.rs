@@ -6,6 +6,9 @@
 use std::io;
 
 pub mod config;
+mod gate;
+pub mod rewind;
+pub mod worker;
 
 /// The exit codes of every verb.
 pub mod exit {

@@ -239,6 +239,7 @@ pub(crate) mod tests {
             end: Some(end),
             mode,
             lag_seconds: Some(lag),
+            committed: None,
         };
         Progress {
             state: WorkerState::Running,

@@ -4,5 +4,6 @@ pub mod catalog;
 pub mod connect;
 pub mod ident;
 pub mod lsn;
+pub mod preflight;
 pub mod server;
 pub mod sqlstate;

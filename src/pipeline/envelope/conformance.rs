@@ -30,7 +30,7 @@ pub(super) fn column(name: &str, kind: TypeKind, not_null: bool) -> Column {
         oid: 0,
         typmod: -1,
         sql: "any".into(),
-        base_sql: "any".into(),
+        cast: "any".into(),
         kind,
         equality: Equality::Operator,
         toastable: kind == TypeKind::Text,

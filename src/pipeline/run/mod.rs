@@ -15,7 +15,7 @@ mod ingest;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use crossbeam::channel;
 use tokio::sync::{Notify, mpsc, watch};
@@ -117,12 +117,6 @@ struct Work {
     epoch: Epoch,
     /// Cleared when the partition is revoked, sought or fenced: what is still queued is then void.
     live: Arc<AtomicBool>,
-}
-
-impl Work {
-    fn is_void(&self) -> bool {
-        !self.live.load(Ordering::Acquire)
-    }
 }
 
 /// What the thread is told.

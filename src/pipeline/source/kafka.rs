@@ -59,7 +59,7 @@ impl KafkaSource {
     /// When the settings are refused; a broker that does not answer is waited for.
     pub fn new(settings: &settings::KafkaSource) -> Result<Self, SourceError> {
         let shared = Shared::default();
-        let consumer: BaseConsumer<Shared> = consumer_config(settings)
+        let consumer: BaseConsumer<Shared> = consumer_config(settings)?
             .set("group.id", &settings.group)
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", "10000")
@@ -317,10 +317,15 @@ impl ConsumerContext for Shared {
 }
 
 /// What every client of the topic has in common; the group's consumer adds to it.
-fn consumer_config(settings: &settings::KafkaSource) -> ClientConfig {
+fn consumer_config(settings: &settings::KafkaSource) -> Result<ClientConfig, SourceError> {
     let mut config = ClientConfig::new();
     for (name, value) in &settings.properties {
         config.set(name, value.expose());
+    }
+    for (name, path) in &settings.property_files {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| SourceError::Secret(name.clone(), error))?;
+        config.set(name, text.trim_end());
     }
     config
         .set("bootstrap.servers", &settings.brokers)
@@ -336,7 +341,7 @@ fn consumer_config(settings: &settings::KafkaSource) -> ClientConfig {
         .set("fetch.max.bytes", "16777216")
         .set("max.partition.fetch.bytes", "2097152")
         .set_log_level(RDKafkaLogLevel::Warning);
-    config
+    Ok(config)
 }
 
 /// Reads a topic's ends and the cluster's identity, apart from any group.
@@ -350,7 +355,7 @@ impl KafkaProbe {
     ///
     /// When the settings are refused.
     pub fn new(settings: &settings::KafkaSource) -> Result<Self, SourceError> {
-        let consumer = consumer_config(settings).create().map_err(SourceError::Setup)?;
+        let consumer = consumer_config(settings)?.create().map_err(SourceError::Setup)?;
         Ok(Self { consumer, topic: settings.topic.as_str().into() })
     }
 

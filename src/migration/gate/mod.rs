@@ -1,0 +1,3 @@
+//! Gates: questions whose answer is proven, or closed.
+
+pub mod catch_up;

@@ -1,0 +1,3 @@
+//! The control plane: gates, and later the sequencer that asks them.
+
+pub mod gate;

@@ -1,0 +1,234 @@
+//! What must be true in the database before a worker starts, and the statement that makes it so.
+
+use tokio_postgres::Client;
+
+use crate::pg::connect::Code;
+use crate::pg::ident::Ident;
+use crate::table::{Projection, ReplicaIdentity, TypeKind};
+
+/// Something that is missing, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub what: String,
+    /// A statement to run, or words where no statement can.
+    pub fix: String,
+    pub weight: Weight,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// The worker would fail or, worse, do nothing.
+    Stops,
+    /// It can start now; this must follow.
+    Warns,
+}
+
+/// What the database says of itself and the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    pub role: Ident,
+    pub wal_level: String,
+    pub row_security: bool,
+    /// Columns, in the projection's order after the key, that the role may not read.
+    pub unreadable: Vec<Ident>,
+    /// Targets that the role may not update.
+    pub unwritable: Vec<Ident>,
+    /// The publication's columns of the table; `None` where it does not publish it.
+    pub published: Option<Vec<String>>,
+    pub publication_exists: bool,
+    /// Whether the publication sends inserts, updates and deletes, and has no row filter.
+    pub publishes_all: bool,
+    pub slot_exists: bool,
+    /// As `server_version_num`.
+    pub server_version: i32,
+}
+
+/// Reads the facts; one round trip each, none changes anything.
+pub async fn facts(
+    client: &Client,
+    projection: &Projection,
+    slot: &Ident,
+    publication: &Ident,
+) -> Result<Facts, Code> {
+    let code = |error: tokio_postgres::Error| Code::of(&error);
+    let table = &projection.table;
+    let row = client
+        .query_one(
+            "SELECT current_user::text, current_setting('wal_level'), row_security_active($1::oid),
+                    current_setting('server_version_num')::integer,
+                    EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $2)",
+            &[&table.oid, &slot.as_str()],
+        )
+        .await
+        .map_err(code)?;
+    let role: String = row.get(0);
+    let may = |right: &'static str, columns: Vec<Ident>| async move {
+        let mut missing = Vec::new();
+        for column in columns {
+            let row = client
+                .query_one(
+                    "SELECT has_column_privilege($1::oid, $2::text, $3::text)",
+                    &[&table.oid, &column.as_str(), &right],
+                )
+                .await
+                .map_err(code)?;
+            if !row.get::<_, bool>(0) {
+                missing.push(column);
+            }
+        }
+        Ok::<_, Code>(missing)
+    };
+    let read = table.key_columns().chain(projection.columns()).map(|c| c.name.clone()).collect();
+    let write = projection.target_columns().map(|c| c.name.clone()).collect();
+    let unreadable = may("SELECT", read).await?;
+    let unwritable = may("UPDATE", write).await?;
+    let server_version: i32 = row.get(3);
+    // Column lists and row filters came with 15.
+    let details = if server_version >= 150_000 {
+        "SELECT t.attnames::text[], t.rowfilter IS NOT NULL"
+    } else {
+        "SELECT NULL::text[], false"
+    };
+    let publishes = client
+        .query_opt(
+            "SELECT puballtables, pubinsert AND pubupdate AND pubdelete FROM pg_publication
+              WHERE pubname = $1",
+            &[&publication.as_str()],
+        )
+        .await
+        .map_err(code)?;
+    let published = client
+        .query_opt(
+            &format!(
+                "{details} FROM pg_publication_tables t
+                  WHERE t.pubname = $1 AND t.schemaname = $2 AND t.tablename = $3"
+            ),
+            &[&publication.as_str(), &table.schema.as_str(), &table.name.as_str()],
+        )
+        .await
+        .map_err(code)?;
+    let all = || table.columns.iter().map(|column| column.name.as_str().to_owned()).collect();
+    Ok(Facts {
+        role: Ident::new(&role).map_err(|_| Code::Client)?,
+        wal_level: row.get(1),
+        row_security: row.get(2),
+        unreadable,
+        unwritable,
+        publication_exists: publishes.is_some(),
+        publishes_all: publishes.is_none_or(|row| row.get(1))
+            && published.as_ref().is_none_or(|row| !row.get::<_, bool>(1)),
+        published: published.map(|row| row.get::<_, Option<Vec<String>>>(0).unwrap_or_else(all)),
+        slot_exists: row.get(4),
+        server_version,
+    })
+}
+
+/// What is missing, worst first. Pure.
+pub fn judge(
+    facts: &Facts,
+    projection: &Projection,
+    slot: &Ident,
+    publication: &Ident,
+) -> Vec<Finding> {
+    let table = &projection.table;
+    let mut findings = Vec::new();
+    let mut find = |weight, what: String, fix: String| {
+        findings.push(Finding { what, fix, weight });
+    };
+    let list =
+        |names: &[Ident]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if facts.server_version < 140_000 {
+        find(
+            Weight::Stops,
+            format!("the server is PostgreSQL {}", facts.server_version / 10_000),
+            "Upgrade it: 14 is the oldest that is supported.".into(),
+        );
+    }
+    if facts.wal_level != "logical" {
+        find(
+            Weight::Stops,
+            format!("wal_level is {}", facts.wal_level),
+            "ALTER SYSTEM SET wal_level = 'logical';  -- then restart the server".into(),
+        );
+    }
+    if !facts.unreadable.is_empty() {
+        find(
+            Weight::Stops,
+            format!("role {} may not read all columns of {table}", facts.role),
+            format!("GRANT SELECT ({}) ON {table} TO {};", list(&facts.unreadable), facts.role),
+        );
+    }
+    if !facts.unwritable.is_empty() {
+        find(
+            Weight::Stops,
+            format!("role {} may not write all targets of {table}", facts.role),
+            format!("GRANT UPDATE ({}) ON {table} TO {};", list(&facts.unwritable), facts.role),
+        );
+    }
+    if facts.row_security {
+        find(
+            Weight::Stops,
+            format!("row security hides rows of {table} from role {}", facts.role),
+            format!("ALTER ROLE {} BYPASSRLS;", facts.role),
+        );
+    }
+    for column in table.key_columns() {
+        if column.ty.kind == TypeKind::Other {
+            find(
+                Weight::Stops,
+                format!("key column {} has type {}", column.name, column.ty.sql),
+                "Keys of integer, text, uuid and boolean types are supported.".into(),
+            );
+        }
+    }
+    if table.identity == ReplicaIdentity::Nothing {
+        find(
+            Weight::Stops,
+            format!("{table} has no replica identity: updates and deletes are not streamed"),
+            format!("ALTER TABLE {table} REPLICA IDENTITY DEFAULT;"),
+        );
+    }
+    match &facts.published {
+        None if facts.publication_exists => find(
+            Weight::Stops,
+            format!("publication {publication} does not publish {table}"),
+            format!("ALTER PUBLICATION {publication} ADD TABLE {table};"),
+        ),
+        None => find(
+            Weight::Stops,
+            format!("there is no publication {publication}"),
+            format!("CREATE PUBLICATION {publication} FOR TABLE {table};"),
+        ),
+        Some(columns) => {
+            let needed = table.key_columns().chain(projection.columns());
+            let missing: Vec<Ident> = needed
+                .filter(|column| !columns.iter().any(|name| name == column.name.as_str()))
+                .map(|column| column.name.clone())
+                .collect();
+            if !missing.is_empty() {
+                find(
+                    Weight::Stops,
+                    format!("publication {publication} leaves out {}", list(&missing)),
+                    format!("ALTER PUBLICATION {publication} SET TABLE {table};"),
+                );
+            }
+        }
+    }
+    if !facts.publishes_all {
+        find(
+            Weight::Stops,
+            format!("publication {publication} filters rows or operations"),
+            format!(
+                "ALTER PUBLICATION {publication} SET (publish = 'insert, update, delete, truncate');  -- and drop its WHERE clause"
+            ),
+        );
+    }
+    if !facts.slot_exists {
+        find(
+            Weight::Warns,
+            format!("there is no replication slot {slot}"),
+            "Register the connector (config/debezium-users.json); it creates the slot. Until then no gate opens.".into(),
+        );
+    }
+    findings
+}
