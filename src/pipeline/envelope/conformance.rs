@@ -502,6 +502,44 @@ fn a_record_is_broken_also_where_nobody_looks() {
 }
 
 #[test]
+fn only_schema_and_payload_together_and_alone_are_the_form_with_schema() {
+    let mut decoder = decoder(&users());
+    let mut line = |value: &str| show(&decode(&mut decoder, None, Some(value.as_bytes())));
+    let value = event("c", "null", &with_name("\"A\""));
+    let change = "c ID: A, NULL, NULL | - - -";
+    for form in [
+        format!(r#"{{"payload":{value},"schema":{{}}}}"#),
+        format!(r#"{{"schema":{{}},"payload":{value} }}"#),
+        format!(r#"{{"schema":{{}},"payload":{value}}}"#),
+    ] {
+        assert_eq!(line(&form), change);
+    }
+    for form in [
+        format!(r#"{{"payload":{value}}}"#),
+        format!(r#"{{"schema":{{}},"payload":{value},"more":1}}"#),
+        format!(r#"{{"more":1,"schema":{{}},"payload":{value}}}"#),
+        format!(r#"{{"schema":"public","payload":{value}}}"#),
+    ] {
+        assert_eq!(line(&form), "not_an_event");
+    }
+}
+
+#[test]
+fn a_remembered_schema_does_not_move_the_limit_of_depth() {
+    let mut decoder = decoder(&users());
+    // Two levels are the record and its payload.
+    for (depth, expected) in [(1, None), (126, None), (127, Some("too_deep"))] {
+        let extra = format!(r#"{{"x":{}{},"before""#, "[".repeat(depth), "]".repeat(depth));
+        let value = event("c", "null", &with_name("\"A\"")).replacen(r#"{"before""#, &extra, 1);
+        let record = format!(r#"{{"schema":{{}},"payload":{value}}}"#);
+        for decoder in [&mut decoder, &mut self::decoder(&users())] {
+            let outcome = decode(decoder, None, Some(record.as_bytes()));
+            assert_eq!(outcome.err().map(|error| error.reason()), expected, "{depth}");
+        }
+    }
+}
+
+#[test]
 fn an_error_names_the_column_and_never_the_value() {
     let value = event("c", "null", &with_name("4711"));
     let error = decode(&mut decoder(&users()), None, Some(value.as_bytes())).unwrap_err();
