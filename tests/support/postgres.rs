@@ -58,10 +58,13 @@ impl Sql {
         rows[0].get(0)
     }
 
-    pub(crate) fn try_one<T: FromSqlOwned>(&self, query: &str) -> Result<T, String> {
-        let row = self.runtime.block_on(self.client.query_one(query, &[]));
-        row.map(|row| row.get(0)).map_err(|error| text(&error))
-    }
+}
+
+/// A log sequence number as PostgreSQL writes it.
+pub(crate) fn lsn(text: &str) -> u64 {
+    let (high, low) = text.split_once('/').expect("an LSN has a slash");
+    let part = |text| u64::from_str_radix(text, 16).expect("an LSN is hexadecimal");
+    part(high) << 32 | part(low)
 }
 
 fn text(error: &Error) -> String {
@@ -134,6 +137,12 @@ impl Database {
     pub(crate) fn worker_url(&self) -> String {
         let Server { host, port, .. } = &self.server;
         format!("postgresql://{}:{PASSWORD}@{host}:{port}/{}", self.role, self.name)
+    }
+
+    /// The end of what has been written so far.
+    #[track_caller]
+    pub(crate) fn lsn(&self) -> u64 {
+        lsn(&self.session("tests").one::<String>("SELECT pg_current_wal_insert_lsn()::text"))
     }
 
     #[track_caller]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::migration::Migration;
-use super::postgres::Database;
+use super::postgres::{Database, lsn};
 use super::scratch::unique;
 use super::stack::stack;
 use super::users::CANARY;
@@ -259,13 +259,11 @@ impl Worker {
     /// Waits until the gate opens for all that is committed now.
     #[track_caller]
     pub(crate) fn until_caught_up(&self, database: &Database) {
-        let sql = database.session("tests");
-        let now = lsn(&sql.one::<String>("SELECT pg_current_wal_insert_lsn()::text"));
+        let now = database.lsn();
         self.until("the gate to open", seconds(60), || {
             let (code, body) = self.gate()?;
-            let evidence = body["evidence"].as_str().unwrap_or_default();
-            match evidence.strip_prefix("caught up as of ") {
-                Some(as_of) if code == 200 && lsn(as_of) >= now => Ok(()),
+            match as_of(&body) {
+                Some(as_of) if code == 200 && as_of >= now => Ok(()),
                 _ => Err(format!("{code} {body}")),
             }
         });
@@ -325,9 +323,7 @@ impl Drop for Worker {
     }
 }
 
-/// A log sequence number as PostgreSQL writes it.
-fn lsn(text: &str) -> u64 {
-    let (high, low) = text.split_once('/').expect("an LSN has a slash");
-    let part = |text| u64::from_str_radix(text, 16).expect("an LSN is hexadecimal");
-    part(high) << 32 | part(low)
+/// Up to where an open gate says that all is applied; it remembers what it proved a moment ago.
+pub(crate) fn as_of(gate: &Value) -> Option<u64> {
+    gate["evidence"].as_str()?.strip_prefix("caught up as of ").map(lsn)
 }
