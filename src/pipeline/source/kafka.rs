@@ -360,8 +360,9 @@ fn consumer_config(settings: &settings::KafkaSource) -> Result<ClientConfig, Sou
         // The default of a second lets a fast reader idle: librdkafka issue 2879.
         .set("fetch.queue.backoff.ms", "20")
         .set("fetch.wait.max.ms", "100")
-        .set("fetch.max.bytes", "16777216")
-        .set("max.partition.fetch.bytes", "2097152")
+        // Counted compressed: Debezium's records shrink ten- to twentyfold, so these are small.
+        .set("fetch.max.bytes", "4194304")
+        .set("max.partition.fetch.bytes", "262144")
         .set_log_level(RDKafkaLogLevel::Warning);
     Ok(config)
 }
