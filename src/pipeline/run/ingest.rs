@@ -549,3 +549,7 @@ fn digest(raw: &RawChange<'_>) -> u64 {
     }
     hash
 }
+
+#[cfg(test)]
+#[path = "ingest_tests.rs"]
+mod tests;

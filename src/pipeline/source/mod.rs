@@ -1,6 +1,7 @@
 //! Where changes come from. A source knows partitions and positions, no tables.
 
 pub mod kafka;
+pub mod script;
 
 use std::time::Duration;
 
