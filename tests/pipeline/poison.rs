@@ -24,10 +24,8 @@ fn bytes_that_are_no_event_are_set_aside_and_keep_the_gate_shut_until_somebody_l
 
     // AND it is on record with place and reason, without what it held
     let sql = &migration.users.sql;
-    let letters = sql.rows(
-        "SELECT partition, position, reason, d::text FROM crossfade.dead_letter d",
-        &[],
-    );
+    let letters =
+        sql.rows("SELECT partition, position, reason, d::text FROM crossfade.dead_letter d", &[]);
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].get::<_, i32>(0), letters[0].get::<_, i64>(1)), (0, 0));
     assert!(!letters[0].get::<_, String>(2).is_empty());

@@ -8,7 +8,8 @@ use crate::support::wait::{seconds, throughout};
 use crate::support::worker::{Worker, as_of};
 
 /// Nine thousand characters that do not compress, so that they are stored out of line.
-const LONG: &str = "(SELECT 'Zyxwv ' || string_agg(md5(random()::text || i), '') FROM generate_series(1, 282) i)";
+const LONG: &str =
+    "(SELECT 'Zyxwv ' || string_agg(md5(random()::text || i), '') FROM generate_series(1, 282) i)";
 
 #[test]
 fn a_change_that_is_streamed_before_it_is_visible_is_waited_for_and_not_lost() {

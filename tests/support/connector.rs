@@ -101,6 +101,22 @@ impl Connector {
         });
     }
 
+    /// Ends its task; the slot stays.
+    #[track_caller]
+    pub(crate) fn pause(&self) {
+        ureq::put(self.address("/pause")).send_empty().expect("Kafka Connect takes it");
+        wait::until("the connector to pause", seconds(30), || {
+            let status = self.status()?;
+            if status["tasks"][0]["state"] == "PAUSED" { Ok(()) } else { Err(status.to_string()) }
+        });
+    }
+
+    #[track_caller]
+    pub(crate) fn resume(&self) {
+        ureq::put(self.address("/resume")).send_empty().expect("Kafka Connect takes it");
+        self.until_running();
+    }
+
     fn status(&self) -> Result<Value, String> {
         let mut answer =
             ureq::get(self.address("/status")).call().map_err(|error| error.to_string())?;

@@ -57,7 +57,6 @@ impl Sql {
         assert_eq!(rows.len(), 1, "{query}");
         rows[0].get(0)
     }
-
 }
 
 /// A log sequence number as PostgreSQL writes it.

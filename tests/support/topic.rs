@@ -53,7 +53,8 @@ impl Topic {
     /// Sends one record and waits until Kafka has it.
     pub(crate) fn send(&self, partition: i32, key: Option<&[u8]>, value: Option<&[u8]>) {
         let producer: BaseProducer = client().create().expect("a producer");
-        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.name).partition(partition);
+        let mut record: BaseRecord<'_, [u8], [u8]> =
+            BaseRecord::to(&self.name).partition(partition);
         if let Some(key) = key {
             record = record.key(key);
         }

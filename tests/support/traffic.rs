@@ -9,7 +9,8 @@ use super::postgres::Sql;
 use super::users::NAME;
 
 /// A row by chance, in the index.
-const PICK: &str = "(SELECT id FROM users WHERE id >= (SELECT gen_random_uuid()) ORDER BY id LIMIT 1)";
+const PICK: &str =
+    "(SELECT id FROM users WHERE id >= (SELECT gen_random_uuid()) ORDER BY id LIMIT 1)";
 
 /// Writes until stopped; a lost database is waited for.
 #[derive(Debug)]

@@ -25,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) properties: String,
     pub(crate) up: String,
     pub(crate) worker: String,
+    pub(crate) batch: &'static str,
     pub(crate) stable_for: &'static str,
     pub(crate) failpoints: Option<String>,
     /// Of publication, slot and connector.
@@ -44,6 +45,7 @@ impl Config {
                  last_name = { split = \"name\", take = \"rest\" }"
                 .into(),
             worker: "sample_every = \"200ms\"".into(),
+            batch: "",
             stable_for: "1s",
             failpoints: None,
             objects: migration.name.clone(),
@@ -72,7 +74,9 @@ impl Config {
     }
 
     fn text(&self) -> String {
-        let Self { name, database, properties, up, worker, stable_for, objects, topic, .. } = self;
+        let Self {
+            name, database, properties, up, worker, batch, stable_for, objects, topic, ..
+        } = self;
         let (brokers, connect) = (&stack().brokers, &stack().connect_url);
         format!(
             r#"version = 1
@@ -98,6 +102,9 @@ connector = "{objects}"
 
 [table."public.users".up]
 {up}
+
+[batch]
+{batch}
 
 [gate.caught_up]
 max_lag = "20s"
