@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::migration::Migration;
-use super::postgres::{Database, lsn};
+use super::postgres::{Database, PASSWORD, lsn};
 use super::scratch::unique;
 use super::stack::stack;
 use super::users::CANARY;
@@ -321,11 +321,12 @@ impl Drop for Worker {
         let child = self.child.get_mut();
         let _ = child.kill();
         let _ = child.wait();
-        // Wherever a worker was driven to, its log holds no row value.
+        // Wherever a worker was driven to, its log holds no row value and no password.
         if !std::thread::panicking() {
             let log = self.log();
-            let leak = log.lines().find(|line| line.contains(CANARY));
-            assert!(leak.is_none(), "a row value is in the log: {leak:?}");
+            let secret = |line: &&str| line.contains(CANARY) || line.contains(PASSWORD);
+            let leak = log.lines().find(secret);
+            assert!(leak.is_none(), "a secret is in the log: {leak:?}");
         }
     }
 }
