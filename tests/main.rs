@@ -5,5 +5,6 @@
 //! sets them); those that are not named there are started once for the whole run. A server that is
 //! missing fails the tests: none is skipped.
 
+mod layers;
 mod pipeline;
 mod support;
