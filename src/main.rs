@@ -38,6 +38,8 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _failpoints = ::fail::FailScenario::setup();
     let root = Root::parse();
     let colour = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     if let Verb::Config(command) = &root.verb {

@@ -1,5 +1,6 @@
 //! Claims partitions in the database, and samples what only the database knows.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use crate::pg::ident::Ident;
 use crate::pipeline::checkpoint::Lane;
 use crate::pipeline::position::{DatabaseMicros, PartitionId, Position};
 use crate::pipeline::progress::{Progress, SlotSample};
-use crate::state::{StateError, dead_letter, gap, progress, sql};
+use crate::state::progress::{self, Seen};
+use crate::state::{StateError, dead_letter, gap, sql};
 
 /// Samples between two mirrors of the durable positions to the consumer group.
 const MIRROR_EVERY: u32 = 5;
@@ -43,11 +45,10 @@ pub(super) async fn run(
                 ticks += 1;
                 let mirror = ticks.is_multiple_of(MIRROR_EVERY);
                 match sample(&plan, &pool, &status, mirror).await {
-                    Ok(Sampled { durable, rewound }) => {
-                        for partition in rewound {
-                            tracing::info!(%partition, "moved by hand, claiming it again");
+                    Ok(Sampled { durable, moved }) => {
+                        for partition in moved {
                             if commands.try_send(Command::LookAgain(partition)).is_err() {
-                                tracing::debug!("the reading thread is busy; the rewind waits");
+                                tracing::debug!("the reading thread is busy; the claim waits");
                             }
                         }
                         if !durable.is_empty() && commands.try_send(Command::Mirror(durable)).is_err() {
@@ -141,8 +142,8 @@ fn unreachable_database() -> StateError {
 #[derive(Debug)]
 struct Sampled {
     durable: Vec<(PartitionId, Position)>,
-    /// Partitions that a person has moved; the thread knows which are its own.
-    rewound: Vec<PartitionId>,
+    /// Partitions whose stored position went back; the thread knows which are its own.
+    moved: Vec<PartitionId>,
 }
 
 /// Reads clock, slot, gaps and dead letters; with `mirror` also the durable positions.
@@ -158,7 +159,10 @@ async fn sample(
     let (now, slot) = clock_and_slot(&client, &kafka.slot).await?;
     let gaps = gap::open(&client, name).await?;
     let dead = dead_letter::open(&client, name).await?;
-    let rewound = progress::rewound(&client, name).await?;
+    // Read before the rows, so that only what was reported must be found in them.
+    let reported: BTreeMap<_, _> =
+        status.borrow().partitions.iter().map(|(id, one)| (id.clone(), one.position)).collect();
+    let seen = progress::seen(&client, name).await?;
     let durable = if mirror { progress::durable(&client, name).await? } else { Vec::new() };
     let sampled = plan.clock.now();
     status.send_modify(|status| {
@@ -174,7 +178,22 @@ async fn sample(
             };
         }
     });
-    Ok(Sampled { durable, rewound })
+    Ok(Sampled { durable, moved: went_back(&reported, seen) })
+}
+
+/// The partitions that must be claimed again: a person moved them, or a crash of the database took
+/// back a commit that was reported. Without a change to write no writer would notice either.
+fn went_back(reported: &BTreeMap<PartitionId, Position>, seen: Vec<Seen>) -> Vec<PartitionId> {
+    let moved = |Seen { partition, position, rewound }: Seen| {
+        let lost = reported.get(&partition).is_some_and(|reported| position < *reported);
+        if rewound {
+            tracing::info!(%partition, "moved by hand, claiming it again");
+        } else if lost {
+            tracing::warn!(%partition, %position, "a reported commit was lost, claiming it again");
+        }
+        (rewound || lost).then_some(partition)
+    };
+    seen.into_iter().filter_map(moved).collect()
 }
 
 async fn clock_and_slot(
@@ -200,4 +219,28 @@ async fn clock_and_slot(
         confirmed: row.get(4),
     });
     Ok((DatabaseMicros(row.get(0)), slot))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_moved_or_lost_is_claimed_again() {
+        let id = |number| PartitionId::new("users", number);
+        let seen = |number, position, rewound| Seen {
+            partition: id(number),
+            position: Position(position),
+            rewound,
+        };
+        let reported = (0..4).map(|number| (id(number), Position(7))).collect();
+        let stored = vec![
+            seen(0, 7, false),
+            seen(1, 8, false), // committed, and reported a moment later
+            seen(2, 6, false),
+            seen(3, 7, true),
+            seen(4, 0, false), // another worker's
+        ];
+        assert_eq!(went_back(&reported, stored), [id(2), id(3)]);
+    }
 }

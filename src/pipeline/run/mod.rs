@@ -140,7 +140,7 @@ enum Command {
         epoch: Epoch,
     },
     Mirror(Vec<(PartitionId, Position)>),
-    /// A person has moved the partition: claim it again.
+    /// The partition's stored position was moved or lost: claim it again.
     LookAgain(PartitionId),
     Stop,
 }
