@@ -262,9 +262,8 @@ fn test_modules(text: &str) -> Vec<String> {
 /// Paths that start with `crate::` or `super::`, from the crate's root.
 fn imports(module: &str, text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for (start, anchor) in ["crate::", "super::"]
-        .into_iter()
-        .flat_map(|anchor| text.match_indices(anchor).map(|(at, anchor)| (at, anchor)))
+    for (start, anchor) in
+        ["crate::", "super::"].into_iter().flat_map(|anchor| text.match_indices(anchor))
     {
         // Part of a longer path, or of another word.
         if text[..start]
