@@ -28,17 +28,18 @@ fn killed_everywhere() {
     for passes in [0, 1, 7] {
         for point in POINTS {
             let points = format!("{point}={passes}*off->pause");
+            let before = traffic.done();
             let worker = migration.config().static_member().failpoints(points).spawn();
             worker.until_logged("failpoint reached", passes + 1, seconds(30));
             worker.kill();
+            assert!(traffic.done() > before, "the application stood still");
         }
     }
     let worker = migration.config().static_member().start();
-    let done = traffic.stop();
+    traffic.stop();
 
     // THEN the next one finishes what they began
     worker.until_caught_up(&migration.database);
-    assert!(done > 500, "only {done} transactions of traffic");
     migration.users.assert_converged();
     migration.users.assert_no_stale_history();
     assert_eq!(migration.users.most_writes_a_change(), 1);
