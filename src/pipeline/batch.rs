@@ -309,6 +309,11 @@ impl RowCap {
         self.rows
     }
 
+    /// Takes note of a statement that did not end in time at all.
+    pub fn shrink(&mut self) {
+        self.rows = (self.rows / 2).max(Self::MIN.min(self.max));
+    }
+
     /// Takes the time of a statement that wrote `rows`.
     pub fn observe(&mut self, rows: usize, took: std::time::Duration, target: std::time::Duration) {
         if took > target && rows >= self.rows / 2 {
