@@ -365,9 +365,10 @@ fn consumer_config(settings: &settings::KafkaSource) -> Result<ClientConfig, Sou
 
 /// The client's error without the value that it may repeat.
 fn setup(error: KafkaError) -> SourceError {
-    match error {
-        KafkaError::ClientConfig(_, _, property, _) => SourceError::Property(property),
-        error => SourceError::Setup(error),
+    if let KafkaError::ClientConfig(_, _, property, _) = error {
+        SourceError::Property(property)
+    } else {
+        SourceError::Setup(error)
     }
 }
 
