@@ -25,7 +25,7 @@ use crate::pipeline::envelope::DebeziumDecoder;
 use crate::pipeline::progress::Progress;
 use crate::pipeline::run::{self, Plan};
 use crate::pipeline::source::kafka::{KafkaProbe, KafkaSource};
-use crate::pipeline::transform::Mapping;
+use crate::pipeline::transform::{Mapping, MappingError};
 use crate::state::{self, ownership};
 
 /// Consume, transform and write, until told to stop
@@ -130,7 +130,11 @@ async fn prepare(
     }
     let table = Arc::new(table);
     let (projection, mapping) = Mapping::resolve(&table, &settings.table).map_err(|errors| {
-        let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        let line = |error: &MappingError| match error.fix() {
+            Some(fix) => format!("{error}\n    {fix}"),
+            None => error.to_string(),
+        };
+        let lines: Vec<_> = errors.iter().map(line).collect();
         anyhow::anyhow!("the config does not fit the table:\n  {}", lines.join("\n  "))
     })?;
 

@@ -38,8 +38,8 @@ impl StateError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Sql { code: Code::State(state), .. } if state == "42501" => Some(
-                "The role lacks rights. Let an administrator run: GRANT CREATE ON DATABASE … TO this \
-                 role; schema \"crossfade\" then belongs to it."
+                "The role lacks rights in schema \"crossfade\", which belongs to the role that created it. \
+                 Start the worker as that one."
                     .into(),
             ),
             Self::Sql { .. } => None,
