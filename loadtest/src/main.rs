@@ -33,6 +33,8 @@ fn main() -> ExitCode {
             Verb::Demo(command) => demo::run(command).await,
         }
     });
+    // An interrupted question to a gate may still wait for its answer.
+    runtime.shutdown_background();
     result.unwrap_or_else(|error| fail(&error))
 }
 

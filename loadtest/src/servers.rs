@@ -75,6 +75,7 @@ impl Servers {
     }
 
     /// Where logs and data lie.
+    #[expect(dead_code, reason = "for the load tests")]
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }

@@ -67,6 +67,7 @@ impl Worker {
         Ok(worker)
     }
 
+    #[expect(dead_code, reason = "for the load tests")]
     /// The pid, for its `/proc` entry.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.child.id()
@@ -182,6 +183,7 @@ impl Status {
         self.partitions().filter_map(|p| u64::try_from(p["position"].as_i64()? + 1).ok()).sum()
     }
 
+    #[expect(dead_code, reason = "for the load tests")]
     /// Whether all partitions are known and none is written in bulk.
     pub(crate) fn tailing(&self) -> bool {
         self.partitions().next().is_some() && self.partitions().all(|p| p["mode"] == "tail")
@@ -199,5 +201,96 @@ impl Status {
 
     fn partitions(&self) -> impl Iterator<Item = &Value> {
         self.0["partitions"].as_object().into_iter().flat_map(serde_json::Map::values)
+    }
+}
+
+/// A histogram of `/metrics`: counts of samples at or below each bound, over all label values.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Histogram(Vec<(f64, u64)>);
+
+impl Histogram {
+    /// Reads the histogram `name` from a page in the Prometheus text format; empty where there is none.
+    pub(crate) fn parse(page: &str, name: &str) -> Self {
+        let mut buckets: Vec<(f64, u64)> = Vec::new();
+        for line in page.lines() {
+            let Some(rest) = line.strip_prefix(name).and_then(|l| l.strip_prefix("_bucket{"))
+            else {
+                continue;
+            };
+            let bound = rest.split_once("le=\"").and_then(|(_, rest)| rest.split_once('"'));
+            let count = rest.rsplit_once("} ").and_then(|(_, count)| count.trim().parse().ok());
+            let (Some((bound, _)), Some(count)) = (bound, count) else { continue };
+            let Ok(bound) = bound.parse::<f64>() else { continue };
+            match buckets.iter_mut().find(|(known, _)| *known == bound) {
+                Some((_, sum)) => *sum += count,
+                None => buckets.push((bound, count)),
+            }
+        }
+        buckets.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        Self(buckets)
+    }
+
+    /// The samples that came after `earlier` was read, from the same process.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        let before = |bound| earlier.0.iter().find(|(b, _)| *b == bound).map_or(0, |(_, n)| *n);
+        Self(self.0.iter().map(|&(b, n)| (b, n.saturating_sub(before(b)))).collect())
+    }
+
+    /// Samples.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.last().map_or(0, |(_, count)| *count)
+    }
+
+    /// The quantile `q`, evenly spread inside its bucket as Prometheus's `histogram_quantile` has it;
+    /// `None` without samples, or beyond the last bound.
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+    pub(crate) fn quantile(&self, q: f64) -> Option<f64> {
+        let rank = q * self.count() as f64;
+        let mut below = (0.0, 0);
+        for &(bound, count) in &self.0 {
+            if count > 0 && count as f64 >= rank {
+                let share = (rank - below.1 as f64) / (count - below.1) as f64;
+                return bound.is_finite().then_some(below.0 + (bound - below.0) * share);
+            }
+            below = (bound, count);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = "\
+# TYPE lag histogram
+lag_bucket{le=\"0.1\"} 50
+lag_bucket{le=\"0.2\"} 90
+lag_bucket{le=\"+Inf\"} 100
+lag_sum 12.5
+lag_count 100
+other_bucket{le=\"0.1\"} 7
+";
+
+    #[test]
+    fn a_quantile_lies_inside_its_bucket() {
+        let lag = Histogram::parse(PAGE, "lag");
+        assert_eq!(lag.count(), 100);
+        assert_eq!(lag.quantile(0.25), Some(0.05));
+        assert_eq!(lag.quantile(0.9), Some(0.2));
+        assert_eq!(lag.quantile(0.99), None, "beyond the last bound");
+    }
+
+    #[test]
+    fn a_difference_forgets_what_came_before() {
+        let earlier =
+            Histogram::parse("lag_bucket{le=\"0.1\"} 50\nlag_bucket{le=\"0.2\"} 50\n", "lag");
+        let lag = Histogram::parse(PAGE, "lag").since(&earlier);
+        assert_eq!((lag.count(), lag.quantile(0.4)), (50, Some(0.15)));
+    }
+
+    #[test]
+    fn nothing_is_no_quantile() {
+        assert_eq!(Histogram::parse("", "lag").quantile(0.5), None);
     }
 }
