@@ -1,6 +1,5 @@
 //! `loadtest demo`: a column is split under traffic, the worker is killed half way, every row is compared.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -52,6 +51,7 @@ pub(crate) struct DemoCommand {
 struct Stage {
     clock: Clock,
     began: Instant,
+    /// The servers' folder, which they remove; what we put there goes with it.
     dir: PathBuf,
     servers: Option<Servers>,
     client: Option<Client>,
@@ -98,12 +98,8 @@ pub(crate) async fn run(command: DemoCommand) -> anyhow::Result<ExitCode> {
 impl Stage {
     async fn play(&mut self, command: &DemoCommand) -> anyhow::Result<ExitCode> {
         let binary = worker::binary()?;
-        // PostgreSQL may run as another user (`stack`), and must get through, whatever our umask.
-        std::fs::create_dir(&self.dir)
-            .and_then(|()| std::fs::set_permissions(&self.dir, PermissionsExt::from_mode(0o711)))
-            .with_context(|| format!("could not make {}", self.dir.display()))?;
         self.say("starting PostgreSQL, Kafka, and Kafka Connect with Debezium");
-        let servers = Servers::start("all", &self.dir.join("servers"), command.keep).await?;
+        let servers = Servers::start("all", &self.dir, command.keep).await?;
         let servers = self.servers.insert(servers);
         let mut database: Config = servers.postgres()?.parse()?;
         let brokers = servers.brokers()?.to_owned();
@@ -155,7 +151,9 @@ impl Stage {
             grouped(first.counter("written"))
         ));
         self.worker = Some(Worker::start(&binary, &file, &self.log(), http).await?);
-        self.say("started it again: it goes on where its last commit was");
+        self.say("started it again; Kafka waits until it believes the first one dead (session.timeout.ms)");
+        self.until(|status| status.counter("records") > 0).await?;
+        self.say("it goes on behind the last commit of the first");
 
         let rows = command.rows;
         let caught_up = |status: &Status| {
@@ -248,12 +246,10 @@ impl Stage {
         match self.servers.take() {
             Some(servers) => note(servers.stop().await),
             // Interrupted while they started: they stop by themselves and remove their folder.
-            None => gone(&self.dir.join("servers")).await,
+            None => gone(&self.dir).await,
         }
         if keep {
             self.say(&format!("logs and data are in {}", self.dir.display()));
-        } else if self.dir.exists() {
-            note(std::fs::remove_dir_all(&self.dir).context("could not remove the demo's folder"));
         }
         first_error.map_or(Ok(()), Err)
     }
