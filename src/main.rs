@@ -38,6 +38,8 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _failpoints = ::fail::FailScenario::setup();
     let root = Root::parse();
     let colour = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     if let Verb::Config(command) = &root.verb {
@@ -75,6 +77,8 @@ fn main() -> ExitCode {
             Verb::Config(_) => unreachable!("answered above"),
         }
     });
+    // A thread that still waits for a broker must not hold the exit up.
+    runtime.shutdown_background();
     match result {
         Ok(()) => exit::DONE.into(),
         Err(error) => fail(&error, exit::FAILED),

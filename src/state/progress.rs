@@ -179,20 +179,38 @@ pub async fn durable(
     client: &Client,
     migration: &str,
 ) -> Result<Vec<(PartitionId, Position)>, StateError> {
+    let seen = seen(client, migration).await?;
+    flush(client).await?;
+    Ok(seen.into_iter().map(|seen| (seen.partition, seen.position)).collect())
+}
+
+/// A partition as the table shows it now; a crash may still take that back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub partition: PartitionId,
+    /// The least of its lanes.
+    pub position: Position,
+    /// A person has moved it and nobody has claimed it since.
+    pub rewound: bool,
+}
+
+/// All partitions of a migration.
+pub async fn seen(client: &Client, migration: &str) -> Result<Vec<Seen>, StateError> {
     let rows = client
         .query(
-            "SELECT topic, partition, min(position) FROM crossfade.progress
+            "SELECT topic, partition, min(position), bool_or(owner = 'rewind')
+               FROM crossfade.progress
               WHERE migration = $1 GROUP BY topic, partition ORDER BY topic, partition",
             &[&migration],
         )
         .await
         .map_err(sql("read progress"))?;
-    flush(client).await?;
     Ok(rows
         .iter()
-        .map(|row| {
-            let topic: String = row.get(0);
-            (PartitionId::new(topic, row.get(1)), Position(row.get(2)))
+        .map(|row| Seen {
+            partition: PartitionId::new(row.get::<_, String>(0), row.get(1)),
+            position: Position(row.get(2)),
+            rewound: row.get(3),
         })
         .collect())
 }

@@ -1,5 +1,6 @@
 //! Claims partitions in the database, and samples what only the database knows.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use crate::config::settings::Source;
 use crate::pg::connect::Code;
 use crate::pg::ident::Ident;
 use crate::pipeline::checkpoint::Lane;
-use crate::pipeline::position::{DatabaseMicros, Position};
+use crate::pipeline::position::{DatabaseMicros, PartitionId, Position};
 use crate::pipeline::progress::{Progress, SlotSample};
-use crate::state::{StateError, dead_letter, gap, progress, sql};
+use crate::state::progress::{self, Seen};
+use crate::state::{StateError, dead_letter, gap, sql};
 
 /// Samples between two mirrors of the durable positions to the consumer group.
 const MIRROR_EVERY: u32 = 5;
@@ -43,7 +45,12 @@ pub(super) async fn run(
                 ticks += 1;
                 let mirror = ticks.is_multiple_of(MIRROR_EVERY);
                 match sample(&plan, &pool, &status, mirror).await {
-                    Ok(durable) => {
+                    Ok(Sampled { durable, moved }) => {
+                        for partition in moved {
+                            if commands.try_send(Command::LookAgain(partition)).is_err() {
+                                tracing::debug!("the reading thread is busy; the claim waits");
+                            }
+                        }
                         if !durable.is_empty() && commands.try_send(Command::Mirror(durable)).is_err() {
                             tracing::debug!("the reading thread is busy; the mirror waits");
                         }
@@ -132,19 +139,30 @@ fn unreachable_database() -> StateError {
     StateError::Sql { what: "connect", code: Code::Closed }
 }
 
+#[derive(Debug)]
+struct Sampled {
+    durable: Vec<(PartitionId, Position)>,
+    /// Partitions whose stored position went back; the thread knows which are its own.
+    moved: Vec<PartitionId>,
+}
+
 /// Reads clock, slot, gaps and dead letters; with `mirror` also the durable positions.
 async fn sample(
     plan: &Plan,
     pool: &deadpool_postgres::Pool,
     status: &watch::Sender<Progress>,
     mirror: bool,
-) -> Result<Vec<(crate::pipeline::PartitionId, Position)>, StateError> {
+) -> Result<Sampled, StateError> {
     let client = pool.get().await.map_err(|_| unreachable_database())?;
     let name = &plan.settings.name;
     let Source::Kafka(kafka) = &plan.settings.source;
     let (now, slot) = clock_and_slot(&client, &kafka.slot).await?;
     let gaps = gap::open(&client, name).await?;
     let dead = dead_letter::open(&client, name).await?;
+    // Read before the rows, so that only what was reported must be found in them.
+    let reported: BTreeMap<_, _> =
+        status.borrow().partitions.iter().map(|(id, one)| (id.clone(), one.position)).collect();
+    let seen = progress::seen(&client, name).await?;
     let durable = if mirror { progress::durable(&client, name).await? } else { Vec::new() };
     let sampled = plan.clock.now();
     status.send_modify(|status| {
@@ -160,7 +178,22 @@ async fn sample(
             };
         }
     });
-    Ok(durable)
+    Ok(Sampled { durable, moved: went_back(&reported, seen) })
+}
+
+/// The partitions that must be claimed again: a person moved them, or a crash of the database took
+/// back a commit that was reported. Without a change to write no writer would notice either.
+fn went_back(reported: &BTreeMap<PartitionId, Position>, seen: Vec<Seen>) -> Vec<PartitionId> {
+    let moved = |Seen { partition, position, rewound }: Seen| {
+        let lost = reported.get(&partition).is_some_and(|reported| position < *reported);
+        if rewound {
+            tracing::info!(%partition, "moved by hand, claiming it again");
+        } else if lost {
+            tracing::warn!(%partition, %position, "a reported commit was lost, claiming it again");
+        }
+        (rewound || lost).then_some(partition)
+    };
+    seen.into_iter().filter_map(moved).collect()
 }
 
 async fn clock_and_slot(
@@ -186,4 +219,28 @@ async fn clock_and_slot(
         confirmed: row.get(4),
     });
     Ok((DatabaseMicros(row.get(0)), slot))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_moved_or_lost_is_claimed_again() {
+        let id = |number| PartitionId::new("users", number);
+        let seen = |number, position, rewound| Seen {
+            partition: id(number),
+            position: Position(position),
+            rewound,
+        };
+        let reported = (0..4).map(|number| (id(number), Position(7))).collect();
+        let stored = vec![
+            seen(0, 7, false),
+            seen(1, 8, false), // committed, and reported a moment later
+            seen(2, 6, false),
+            seen(3, 7, true),
+            seen(4, 0, false), // another worker's
+        ];
+        assert_eq!(went_back(&reported, stored), [id(2), id(3)]);
+    }
 }

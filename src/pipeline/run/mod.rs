@@ -140,6 +140,8 @@ enum Command {
         epoch: Epoch,
     },
     Mirror(Vec<(PartitionId, Position)>),
+    /// The partition's stored position was moved or lost: claim it again.
+    LookAgain(PartitionId),
     Stop,
 }
 

@@ -1,0 +1,56 @@
+//! Several workers share the partitions.
+
+use std::time::Duration;
+
+use crate::support::migration::Migration;
+use crate::support::traffic::Traffic;
+use crate::support::wait::seconds;
+use crate::support::worker::Worker;
+
+#[test]
+fn a_second_worker_takes_partitions_and_gives_them_back_while_the_application_writes() {
+    // GIVEN one worker under load
+    let mut migration = Migration::on_the_stack(4);
+    migration.users.load(2_000);
+    migration.connect();
+    let first = migration.worker();
+    let traffic = Traffic::start(migration.database.url(), Duration::from_millis(3));
+    until_owns(&first, 4);
+
+    for _ in 0..2 {
+        // WHEN another one joins
+        let second = migration.worker();
+        until_owns(&first, 2);
+        until_owns(&second, 2);
+        let before = second.counter("written");
+        second.until("the second worker to write", seconds(20), || {
+            match second.counter("written") {
+                now if now > before => Ok(()),
+                now => Err(format!("{now} rows written")),
+            }
+        });
+
+        // AND leaves
+        second.stop();
+        until_owns(&first, 4);
+    }
+    traffic.stop();
+
+    // THEN nothing was lost on the way
+    first.until_caught_up(&migration.database);
+    migration.users.assert_converged();
+    migration.users.assert_no_stale_history();
+    assert_eq!(migration.users.most_writes_a_change(), 1);
+    first.stop();
+}
+
+#[track_caller]
+fn until_owns(worker: &Worker, partitions: usize) {
+    worker.until(&format!("{partitions} partitions"), seconds(30), || {
+        let status = worker.status();
+        match status["partitions"].as_object() {
+            Some(owned) if owned.len() == partitions => Ok(()),
+            _ => Err(status["partitions"].to_string()),
+        }
+    });
+}

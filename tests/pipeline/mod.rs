@@ -1,0 +1,10 @@
+//! The data plane, from a row's change to its new columns.
+
+mod group;
+mod journey;
+mod kill;
+mod poison;
+mod replay;
+mod restart;
+mod snapshot;
+mod visibility;
