@@ -189,6 +189,7 @@ impl Status {
         self.partitions().next().is_some() && self.partitions().all(|p| p["mode"] == "tail")
     }
 
+    #[expect(dead_code, reason = "for the load tests")]
     /// Records before the ends; `None` while an end is unknown.
     pub(crate) fn remaining(&self) -> Option<u64> {
         self.0["rows_remaining"].as_u64()
