@@ -309,6 +309,11 @@ impl Outcome {
             ("restarts", "1".into(), "by SIGKILL"),
             ("application writes", grouped(traffic.writes()), ""),
             (
+                "slowest of them",
+                format!("{} ms", traffic.slowest.as_millis()),
+                "outside of the long transactions",
+            ),
+            (
                 "long transactions",
                 grouped(traffic.long_transactions),
                 "of 4 s, each renames 20 users",
@@ -320,12 +325,18 @@ impl Outcome {
             text.push_str(format!("{what:<20}{value:>12}  {note}").trim_end());
             text.push('\n');
         }
+        let verdict = match compared.mismatches {
+            0 => "PASSED: old and new columns agree in every row",
+            _ => "FAILED: old and new columns differ",
+        };
         text.push_str(&format!(
-            "\nlag: quantile of the worker's histogram crossfade_apply_lag_seconds over {seconds} s\n\
+            "\n\
+             lag: quantile of the worker's histogram crossfade_apply_lag_seconds over {seconds} s\n\
              of traffic; one sample a batch, by its oldest event\n\
-             (*) as last seen, at most {} ms before the kill\n\n{}",
+             (*) as last seen, at most {} ms before the kill\n\
+             \n\
+             {verdict}",
             LOOK_EVERY.as_millis(),
-            if compared.mismatches == 0 { "PASSED: old and new columns agree in every row" } else { "FAILED" },
         ));
         text
     }

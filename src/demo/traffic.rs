@@ -13,6 +13,8 @@ use tokio::time::{interval, sleep};
 use tokio_postgres::{Client, Config, Error, NoTls};
 use uuid::Uuid;
 
+use crate::clock::Clock;
+
 /// Users that a writer knows at its start; more are made as it goes.
 const KNOWN: usize = 2_000;
 /// Users that a long transaction renames.
@@ -49,6 +51,8 @@ pub struct Report {
     pub key_changes: u64,
     pub deletes: u64,
     pub long_transactions: u64,
+    /// The longest that one statement outside of the long transactions took.
+    pub slowest: Duration,
     /// By SQLSTATE, or `connection`.
     pub errors: BTreeMap<String, u64>,
 }
@@ -65,8 +69,17 @@ impl Report {
     }
 
     fn add(&mut self, other: Self) {
-        let Self { inserts, renames, emails, key_changes, deletes, long_transactions, errors } =
-            other;
+        let Self {
+            inserts,
+            renames,
+            emails,
+            key_changes,
+            deletes,
+            long_transactions,
+            slowest,
+            errors,
+        } = other;
+        self.slowest = self.slowest.max(slowest);
         self.inserts += inserts;
         self.renames += renames;
         self.emails += emails;
@@ -171,6 +184,7 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self, every: Duration, mut stop: watch::Receiver<bool>) -> Report {
+        let clock = Clock::system();
         let mut ticks = interval(every);
         loop {
             tokio::select! {
@@ -178,10 +192,13 @@ impl Writer {
                 _ = stop.wait_for(|stop| *stop) => return self.report,
                 _ = ticks.tick() => {}
             }
+            let began = clock.now();
             if let Err(error) = self.write().await {
                 self.report.fail(&error);
                 self.reconnect().await;
             }
+            let took = clock.now().saturating_duration_since(began);
+            self.report.slowest = self.report.slowest.max(took);
         }
     }
 
