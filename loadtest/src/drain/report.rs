@@ -44,7 +44,7 @@ impl fmt::Display for Spread {
         let decimals = f.precision().unwrap_or(0);
         let text = |figure: f64| grouped(figure, decimals);
         let Self { median, least, most } = *self;
-        f.pad(&format!("{} ({}–{})", text(median), text(least), text(most)))
+        write!(f, "{} ({}–{})", text(median), text(least), text(most))
     }
 }
 
