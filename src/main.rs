@@ -75,6 +75,8 @@ fn main() -> ExitCode {
             Verb::Config(_) => unreachable!("answered above"),
         }
     });
+    // A thread that still waits for a broker must not hold the exit up.
+    runtime.shutdown_background();
     match result {
         Ok(()) => exit::DONE.into(),
         Err(error) => fail(&error, exit::FAILED),

@@ -386,7 +386,7 @@ pub const KEYS: &[Key] = &[
         "source.queue_bytes",
         // librdkafka's own bound is just under 2 GiB (`queued.max.messages.kbytes`).
         Kind::Size { min: MIB, max: 2_000 * MIB },
-        "\"64MiB\"",
+        "\"24MiB\"",
         "Bytes that the Kafka client may hold ahead of the worker.",
     ),
     required(
@@ -444,7 +444,7 @@ pub const KEYS: &[Key] = &[
     default(
         "batch.window",
         Kind::Whole { min: 1, max: 1_000_000 },
-        "16384",
+        "8192",
         "Records gathered before they are sliced.",
     ),
     default(

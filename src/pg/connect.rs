@@ -29,6 +29,8 @@ pub enum ConnectError {
     File { what: &'static str, path: String, source: std::io::Error },
     #[error("{0} holds no valid PostgreSQL connection URL")]
     Url(&'static str),
+    #[error("{0} names a host that is not this machine, and database.tls is \"disable\"")]
+    Plaintext(&'static str),
     #[error("could not use the certificate authorities for TLS")]
     Authorities(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("could not connect to the database as {user} ({code})")]
@@ -43,6 +45,9 @@ impl ConnectError {
         match self {
             Self::File { .. } => "Check that the file exists and that this user may read it.",
             Self::Url(_) => "The form is postgresql://user:password@host:5432/database.",
+            Self::Plaintext(_) => {
+                "Set database.tls to \"verify-full\"; plain text is for sockets and loopback."
+            }
             Self::Authorities(_) => {
                 "Set database.ca_file to a PEM file with the authority that signed the server's certificate."
             }
@@ -184,6 +189,10 @@ impl Connector {
             }
         };
         let mut config = Config::from_str(&text).map_err(|_| ConnectError::Url(from))?;
+        // Again at each connect: the file may have come to name another host.
+        if self.settings.tls == Tls::Disable && !crate::config::is_local(&text) {
+            return Err(ConnectError::Plaintext(from));
+        }
         config
             .application_name(&self.application)
             .connect_timeout(self.settings.connect_timeout)

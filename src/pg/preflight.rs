@@ -39,6 +39,10 @@ pub struct Facts {
     /// Whether the publication sends inserts, updates and deletes, and has no row filter.
     pub publishes_all: bool,
     pub slot_exists: bool,
+    /// The table is a partitioned root.
+    pub partitioned: bool,
+    /// The publication sends the changes of its partitions as the root's.
+    pub via_root: bool,
     /// As `server_version_num`.
     pub server_version: i32,
 }
@@ -56,7 +60,8 @@ pub async fn facts(
         .query_one(
             "SELECT current_user::text, current_setting('wal_level'), row_security_active($1::oid),
                     current_setting('server_version_num')::integer,
-                    EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $2)",
+                    EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $2),
+                    (SELECT relkind = 'p' FROM pg_class WHERE oid = $1)",
             &[&table.oid, &slot.as_str()],
         )
         .await
@@ -91,7 +96,7 @@ pub async fn facts(
     };
     let publishes = client
         .query_opt(
-            "SELECT puballtables, pubinsert AND pubupdate AND pubdelete FROM pg_publication
+            "SELECT pubviaroot, pubinsert AND pubupdate AND pubdelete FROM pg_publication
               WHERE pubname = $1",
             &[&publication.as_str()],
         )
@@ -115,10 +120,12 @@ pub async fn facts(
         unreadable,
         unwritable,
         publication_exists: publishes.is_some(),
+        via_root: publishes.as_ref().is_none_or(|row| row.get(0)),
         publishes_all: publishes.is_none_or(|row| row.get(1))
             && published.as_ref().is_none_or(|row| !row.get::<_, bool>(1)),
         published: published.map(|row| row.get::<_, Option<Vec<String>>>(0).unwrap_or_else(all)),
         slot_exists: row.get(4),
+        partitioned: row.get(5),
         server_version,
     })
 }
@@ -214,6 +221,24 @@ pub fn judge(
             }
         }
     }
+    if facts.partitioned && !facts.via_root {
+        find(
+            Weight::Stops,
+            format!(
+                "publication {publication} sends changes of {table} as those of its partitions"
+            ),
+            format!("ALTER PUBLICATION {publication} SET (publish_via_partition_root = true);"),
+        );
+    }
+    let sent = table.columns.iter().filter(|column| !column.generated).count();
+    let narrow = facts.published.as_ref().is_some_and(|list| list.len() < sent);
+    if table.identity == ReplicaIdentity::Full && narrow {
+        find(
+            Weight::Stops,
+            format!("{table} has replica identity FULL and a column list: its UPDATEs fail"),
+            format!("ALTER TABLE {table} REPLICA IDENTITY DEFAULT;"),
+        );
+    }
     if !facts.publishes_all {
         find(
             Weight::Stops,
@@ -231,4 +256,125 @@ pub fn judge(
         );
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{Column, ColumnType, Equality, Table};
+    use std::sync::Arc;
+
+    fn projection(identity: ReplicaIdentity) -> Projection {
+        let column = |name: &str, kind| Column {
+            name: Ident::new(name).unwrap(),
+            ty: ColumnType {
+                oid: 0,
+                typmod: -1,
+                sql: "text".into(),
+                cast: "text".into(),
+                kind,
+                equality: Equality::Operator,
+                toastable: true,
+            },
+            not_null: false,
+            has_default: false,
+            generated: false,
+        };
+        let table = Table {
+            oid: 1,
+            schema: Ident::new("public").unwrap(),
+            name: Ident::new("users").unwrap(),
+            columns: vec![
+                column("id", TypeKind::Uuid),
+                column("name", TypeKind::Text),
+                column("first_name", TypeKind::Text),
+                column("email", TypeKind::Text),
+            ],
+            key: vec![0],
+            identity,
+        };
+        Projection { table: Arc::new(table), sources: vec![1], targets: vec![2] }
+    }
+
+    fn ready() -> Facts {
+        Facts {
+            role: Ident::new("worker").unwrap(),
+            wal_level: "logical".into(),
+            row_security: false,
+            unreadable: Vec::new(),
+            unwritable: Vec::new(),
+            published: Some(["id", "name", "first_name", "email"].map(String::from).into()),
+            publication_exists: true,
+            publishes_all: true,
+            slot_exists: true,
+            partitioned: false,
+            via_root: false,
+            server_version: 150_018,
+        }
+    }
+
+    /// The fixes for a database that is ready but for `change`.
+    #[track_caller]
+    fn check(identity: ReplicaIdentity, change: impl FnOnce(&mut Facts), expected: &[&str]) {
+        let mut facts = ready();
+        change(&mut facts);
+        let name = Ident::new("p").unwrap();
+        let found = judge(&facts, &projection(identity), &Ident::new("s").unwrap(), &name);
+        let fixes: Vec<_> = found.iter().map(|finding| finding.fix.as_str()).collect();
+        assert_eq!(fixes, expected);
+    }
+
+    #[test]
+    fn a_database_that_is_ready_has_no_findings() {
+        check(ReplicaIdentity::Default, |_| {}, &[]);
+    }
+
+    #[test]
+    fn each_finding_names_the_statement_that_mends_it() {
+        let column = |name| vec![Ident::new(name).unwrap()];
+        let default = ReplicaIdentity::Default;
+        check(
+            default,
+            |facts| facts.unreadable = column("name"),
+            &[r#"GRANT SELECT ("name") ON "public"."users" TO "worker";"#],
+        );
+        check(
+            default,
+            |facts| facts.unwritable = column("first_name"),
+            &[r#"GRANT UPDATE ("first_name") ON "public"."users" TO "worker";"#],
+        );
+        check(default, |facts| facts.row_security = true, &[r#"ALTER ROLE "worker" BYPASSRLS;"#]);
+        check(
+            default,
+            |facts| facts.published = None,
+            &[r#"ALTER PUBLICATION "p" ADD TABLE "public"."users";"#],
+        );
+        check(
+            default,
+            |facts| (facts.published, facts.publication_exists) = (None, false),
+            &[r#"CREATE PUBLICATION "p" FOR TABLE "public"."users";"#],
+        );
+        check(
+            default,
+            |facts| facts.published = Some(vec!["id".into(), "name".into()]),
+            &[r#"ALTER PUBLICATION "p" SET TABLE "public"."users";"#],
+        );
+        check(
+            default,
+            |facts| facts.partitioned = true,
+            &[r#"ALTER PUBLICATION "p" SET (publish_via_partition_root = true);"#],
+        );
+        check(
+            ReplicaIdentity::Nothing,
+            |_| {},
+            &[r#"ALTER TABLE "public"."users" REPLICA IDENTITY DEFAULT;"#],
+        );
+        let three = || Some(["id", "name", "first_name"].map(String::from).into());
+        check(
+            ReplicaIdentity::Full,
+            |facts| facts.published = three(),
+            &[r#"ALTER TABLE "public"."users" REPLICA IDENTITY DEFAULT;"#],
+        );
+        check(default, |facts| facts.published = three(), &[]);
+    }
 }

@@ -278,6 +278,19 @@ pub async fn rewind(
     Ok(moved)
 }
 
+/// The partitions that a person has moved and nobody has claimed since.
+pub async fn rewound(client: &Client, migration: &str) -> Result<Vec<PartitionId>, StateError> {
+    let rows = client
+        .query(
+            "SELECT DISTINCT topic, partition FROM crossfade.progress
+              WHERE migration = $1 AND owner = 'rewind'",
+            &[&migration],
+        )
+        .await
+        .map_err(sql("look for rewinds"))?;
+    Ok(rows.iter().map(|row| PartitionId::new(row.get::<_, String>(0), row.get(1))).collect())
+}
+
 fn stored(row: &tokio_postgres::Row) -> Stored {
     Stored {
         source: row.get(0),

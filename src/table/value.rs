@@ -2,20 +2,22 @@
 
 use std::fmt;
 
+use compact_str::CompactString;
+
 /// A value in PostgreSQL's text form.
 ///
 /// `Debug` never prints the text: it ends up in logs, and row values do not belong there.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Value {
     Null,
-    Text(Box<str>),
+    Text(CompactString),
     /// The event does not say: an unchanged out-of-line value, a filler, or an encoding that loses
     /// something. Never written, never compared: the row is read instead.
     Unknown,
 }
 
 impl Value {
-    pub fn text(text: impl Into<Box<str>>) -> Self {
+    pub fn text(text: impl Into<CompactString>) -> Self {
         Self::Text(text.into())
     }
 

@@ -12,7 +12,7 @@ use crate::config::settings::Source;
 use crate::pg::connect::Code;
 use crate::pg::ident::Ident;
 use crate::pipeline::checkpoint::Lane;
-use crate::pipeline::position::{DatabaseMicros, Position};
+use crate::pipeline::position::{DatabaseMicros, PartitionId, Position};
 use crate::pipeline::progress::{Progress, SlotSample};
 use crate::state::{StateError, dead_letter, gap, progress, sql};
 
@@ -43,7 +43,13 @@ pub(super) async fn run(
                 ticks += 1;
                 let mirror = ticks.is_multiple_of(MIRROR_EVERY);
                 match sample(&plan, &pool, &status, mirror).await {
-                    Ok(durable) => {
+                    Ok(Sampled { durable, rewound }) => {
+                        for partition in rewound {
+                            tracing::info!(%partition, "moved by hand, claiming it again");
+                            if commands.try_send(Command::LookAgain(partition)).is_err() {
+                                tracing::debug!("the reading thread is busy; the rewind waits");
+                            }
+                        }
                         if !durable.is_empty() && commands.try_send(Command::Mirror(durable)).is_err() {
                             tracing::debug!("the reading thread is busy; the mirror waits");
                         }
@@ -132,19 +138,27 @@ fn unreachable_database() -> StateError {
     StateError::Sql { what: "connect", code: Code::Closed }
 }
 
+#[derive(Debug)]
+struct Sampled {
+    durable: Vec<(PartitionId, Position)>,
+    /// Partitions that a person has moved; the thread knows which are its own.
+    rewound: Vec<PartitionId>,
+}
+
 /// Reads clock, slot, gaps and dead letters; with `mirror` also the durable positions.
 async fn sample(
     plan: &Plan,
     pool: &deadpool_postgres::Pool,
     status: &watch::Sender<Progress>,
     mirror: bool,
-) -> Result<Vec<(crate::pipeline::PartitionId, Position)>, StateError> {
+) -> Result<Sampled, StateError> {
     let client = pool.get().await.map_err(|_| unreachable_database())?;
     let name = &plan.settings.name;
     let Source::Kafka(kafka) = &plan.settings.source;
     let (now, slot) = clock_and_slot(&client, &kafka.slot).await?;
     let gaps = gap::open(&client, name).await?;
     let dead = dead_letter::open(&client, name).await?;
+    let rewound = progress::rewound(&client, name).await?;
     let durable = if mirror { progress::durable(&client, name).await? } else { Vec::new() };
     let sampled = plan.clock.now();
     status.send_modify(|status| {
@@ -160,7 +174,7 @@ async fn sample(
             };
         }
     });
-    Ok(durable)
+    Ok(Sampled { durable, rewound })
 }
 
 async fn clock_and_slot(

@@ -33,6 +33,11 @@ const IDLE_PROGRESS: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A window that cannot be handed over may grow to this many times its size.
 const OVERFULL: usize = 2;
+/// Records between two looks for overfull windows.
+const STRIDE: usize = 64;
+/// A partition that was fenced and is still ours after this is claimed again: by then the group has
+/// told whoever lost it.
+const FENCED_FOR: Duration = Duration::from_secs(15);
 
 /// The way to one writer.
 pub(super) struct WriterLane {
@@ -56,6 +61,8 @@ pub(super) struct Ingest<S> {
     held_up: Option<Instant>,
     /// When ends were last published.
     published: Option<Instant>,
+    /// The source's trouble as it stands in the progress.
+    told: Option<String>,
 }
 
 /// What a record passes through; apart from the source, which lends the record.
@@ -90,7 +97,7 @@ enum Phase {
     Recognising(Position, Mark),
     Running,
     /// Another worker has it, or it must be claimed anew: records are dropped.
-    Stopped,
+    Stopped(Instant),
 }
 
 impl<S: Source> Ingest<S> {
@@ -122,6 +129,7 @@ impl<S: Source> Ingest<S> {
             generation: 0,
             held_up: None,
             published: None,
+            told: None,
         }
     }
 
@@ -147,8 +155,8 @@ impl<S: Source> Ingest<S> {
     fn read(&mut self) -> Result<bool, RunError> {
         let waiting = self.stage.partitions.values().any(|one| !one.window.is_empty());
         let mut timeout = Duration::from_millis(if waiting { 1 } else { 50 });
-        for _ in 0..ROUND {
-            if self.overfull().next().is_some() {
+        for taken in 0..ROUND {
+            if taken.is_multiple_of(STRIDE) && self.overfull().next().is_some() {
                 return Ok(false);
             }
             let Self { source, stage, .. } = self;
@@ -221,6 +229,7 @@ impl<S: Source> Ingest<S> {
         match command {
             Command::Stop => return false,
             Command::Mirror(durable) => self.source.mirror(&durable),
+            Command::LookAgain(partition) => self.source.look_again(&partition),
             Command::Claimed { partition, generation, log, claim } => {
                 self.claimed(partition, generation, log, claim);
             }
@@ -235,7 +244,7 @@ impl<S: Source> Ingest<S> {
                 if let Some(one) = self.stage.owned(&partition, epoch) {
                     tracing::warn!(%partition, "another worker has taken the partition over");
                     let position = one.window.to();
-                    one.restart(&partition, position, Phase::Stopped);
+                    one.restart(&partition, position, Phase::Stopped(self.clock.now()));
                     self.source.pause(&partition);
                     self.progress.send_modify(|progress| {
                         progress.partitions.remove(&partition);
@@ -385,10 +394,23 @@ impl<S: Source> Ingest<S> {
         self.published = Some(now);
         let records = std::mem::take(&mut self.stage.records);
         metric::records(records);
+        for (partition, one) in &mut self.stage.partitions {
+            if let Phase::Stopped(since) = &mut one.phase
+                && now.saturating_duration_since(*since) >= FENCED_FOR
+            {
+                *since = now;
+                self.source.look_again(partition);
+            }
+        }
+        let trouble = self.source.trouble();
         metric::partitions_paused(self.stage.partitions.values().filter(|one| one.paused).count());
-        let Self { source, stage, progress, .. } = self;
+        let Self { source, stage, progress, told, .. } = self;
         progress.send_modify(|progress| {
             progress.counters.records += records;
+            if progress.throttled.is_none() || progress.throttled == *told {
+                progress.throttled = trouble.clone();
+                *told = trouble;
+            }
             for (id, one) in &mut progress.partitions {
                 one.end = source.end(id).or(one.end);
                 if let Some(partition) = stage.partitions.get(id) {
@@ -426,10 +448,13 @@ impl Stage {
     fn receive(&mut self, raw: RawChange<'_>) {
         let Some(one) = self.partitions.get_mut(raw.partition) else { return };
         match one.phase {
-            Phase::Claiming | Phase::Stopped => return,
+            Phase::Claiming | Phase::Stopped(_) => return,
             Phase::Recognising(position, expected) => {
                 one.found = recognise(position, expected, &raw);
-                one.phase = if one.found.is_some() { Phase::Stopped } else { Phase::Running };
+                one.phase = match one.found {
+                    Some(_) => Phase::Stopped(self.clock.now()),
+                    None => Phase::Running,
+                };
                 return;
             }
             Phase::Running => {}
@@ -524,3 +549,7 @@ fn digest(raw: &RawChange<'_>) -> u64 {
     }
     hash
 }
+
+#[cfg(test)]
+#[path = "ingest_tests.rs"]
+mod tests;

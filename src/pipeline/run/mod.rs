@@ -140,6 +140,8 @@ enum Command {
         epoch: Epoch,
     },
     Mirror(Vec<(PartitionId, Position)>),
+    /// A person has moved the partition: claim it again.
+    LookAgain(PartitionId),
     Stop,
 }
 

@@ -44,6 +44,7 @@ struct Shared(Arc<Mutex<Inbox>>);
 struct Inbox {
     rebalances: VecDeque<Rebalance>,
     ends: BTreeMap<i32, i64>,
+    unreachable: bool,
 }
 
 enum Rebalance {
@@ -62,8 +63,12 @@ impl KafkaSource {
         let consumer: BaseConsumer<Shared> = consumer_config(settings)?
             .set("group.id", &settings.group)
             .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", "10000")
+            // The least that brokers allow by default: a killed worker's partitions move after it.
+            .set("session.timeout.ms", "6000")
+            .set("heartbeat.interval.ms", "2000")
             .set("max.poll.interval.ms", "300000")
+            // New topics and partitions are seen this soon.
+            .set("topic.metadata.refresh.interval.ms", "10000")
             .set("queued.max.messages.kbytes", (settings.queue_bytes / 1024).max(1).to_string())
             .set("statistics.interval.ms", "1000")
             .create_with_context(shared)
@@ -232,6 +237,17 @@ impl Source for KafkaSource {
         self.consumer.context().inbox(|inbox| inbox.ends.get(&partition.number).copied())
     }
 
+    fn look_again(&mut self, partition: &PartitionId) {
+        if self.assigned.contains_key(&partition.number) && !self.unread.contains(partition) {
+            self.unread.push(partition.clone());
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let unreachable = self.consumer.context().inbox(|inbox| inbox.unreachable);
+        unreachable.then(|| "no Kafka broker answers".to_owned())
+    }
+
     fn mirror(&mut self, durable: &[(PartitionId, Position)]) {
         let mut list = TopicPartitionList::new();
         for (partition, position) in durable {
@@ -259,7 +275,10 @@ impl Shared {
 
 impl ClientContext for Shared {
     fn stats(&self, statistics: Statistics) {
+        // Bootstrap entries have the id -1 and may rest while their broker is up under its own.
+        let brokers = || statistics.brokers.values().filter(|broker| broker.nodeid >= 0);
         self.inbox(|inbox| {
+            inbox.unreachable = !brokers().any(|broker| broker.state == "UP");
             for partition in statistics.topics.values().flat_map(|topic| topic.partitions.values())
             {
                 if partition.partition >= 0 && partition.ls_offset >= 0 {
@@ -285,6 +304,9 @@ impl ClientContext for Shared {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.inbox(|inbox| inbox.unreachable = true);
+        }
         tracing::warn!(target: "rdkafka", %error, reason, "Kafka client error");
     }
 }
@@ -338,8 +360,9 @@ fn consumer_config(settings: &settings::KafkaSource) -> Result<ClientConfig, Sou
         // The default of a second lets a fast reader idle: librdkafka issue 2879.
         .set("fetch.queue.backoff.ms", "20")
         .set("fetch.wait.max.ms", "100")
-        .set("fetch.max.bytes", "16777216")
-        .set("max.partition.fetch.bytes", "2097152")
+        // Counted compressed: Debezium's records shrink ten- to twentyfold, so these are small.
+        .set("fetch.max.bytes", "4194304")
+        .set("max.partition.fetch.bytes", "262144")
         .set_log_level(RDKafkaLogLevel::Warning);
     Ok(config)
 }

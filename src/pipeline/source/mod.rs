@@ -1,6 +1,7 @@
 //! Where changes come from. A source knows partitions and positions, no tables.
 
 pub mod kafka;
+pub mod script;
 
 use std::time::Duration;
 
@@ -34,6 +35,12 @@ pub trait Source {
 
     /// The last sampled end of a partition: the offset after its last record.
     fn end(&self, partition: &PartitionId) -> Option<i64>;
+
+    /// Announces an assigned partition again, with the bounds that its log has now.
+    fn look_again(&mut self, partition: &PartitionId);
+
+    /// Why nothing comes, where that is known: a broker that does not answer.
+    fn trouble(&self) -> Option<String>;
 
     /// Tells lag tools how far we are; nothing is ever read from it.
     fn mirror(&mut self, durable: &[(PartitionId, Position)]);
