@@ -189,7 +189,7 @@ async fn repetition(
         let overrides = command.set.iter().chain(&variant.overrides);
         let file = settings::write(servers.dir(), &worker_name, &arena, &name, &name, overrides)?;
         let (outcome, process) = contestants::worker(&arena, binary, &file).await?;
-        tell(number, &variant.label, &outcome);
+        tell(number, &variant.label, &outcome, process.us_per_row);
         workers.push((variant.label.clone(), outcome, process));
     }
     let update = match update {
@@ -213,14 +213,19 @@ async fn repetition(
 
 async fn whole_table_update(arena: &Arena, number: u32) -> anyhow::Result<Outcome> {
     let outcome = contestants::whole_table_update(arena).await?;
-    tell(number, "whole-table UPDATE", &outcome);
+    tell(number, "whole-table UPDATE", &outcome, 0.0);
     Ok(outcome)
 }
 
-fn tell(number: u32, who: &str, outcome: &Outcome) {
+fn tell(number: u32, who: &str, outcome: &Outcome, own_us: f64) {
     say(&format!(
-        "repetition {number}: {who}: {:.0} rows/s, {} mismatches",
-        outcome.rows_per_second, outcome.mismatches
+        "repetition {number}: {who}: {:.0} rows/s, {:.1} + {own_us:.1} µs/row in server and worker, \
+         HOT {:.0} %, machine idle {:.0} %, {} mismatches",
+        outcome.rows_per_second,
+        outcome.server_us_per_row,
+        outcome.cost.hot_percent,
+        outcome.idle_percent,
+        outcome.mismatches
     ));
 }
 
