@@ -174,6 +174,23 @@ impl Connect {
         self.await_state(name, "RUNNING").await
     }
 
+    /// Ends its tasks and keeps its place; returns when they have ended. A paused task would go on
+    /// decoding until its queue is full.
+    pub(crate) async fn stop(&self, name: &str) -> anyhow::Result<()> {
+        self.call("PUT", &format!("{name}/stop"), None).await?;
+        let waited = timeout(PATIENCE, async {
+            loop {
+                let status = self.call("GET", &format!("{name}/status"), None).await?;
+                let tasks = status["tasks"].as_array().map_or(0, Vec::len);
+                if status["connector"]["state"] == "STOPPED" && tasks == 0 {
+                    return Ok(());
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        });
+        waited.await.with_context(|| format!("connector \"{name}\" did not stop"))?
+    }
+
     /// Removes a connector. Its slot stays: see [`drop_slot`].
     pub(crate) async fn delete(&self, name: &str) -> anyhow::Result<()> {
         self.call("DELETE", name, None).await.map(drop)
