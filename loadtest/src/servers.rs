@@ -75,7 +75,6 @@ impl Servers {
     }
 
     /// Where logs and data lie.
-    #[expect(dead_code, reason = "for the load tests")]
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -96,7 +95,6 @@ impl Servers {
     }
 
     /// The process of a part, for its `/proc` entry: `kafka` or `connect`.
-    #[expect(dead_code, reason = "for the load tests")]
     pub(crate) fn pid(&self, part: &str) -> anyhow::Result<u32> {
         let file = self.dir.join(format!("{part}.pid"));
         let text = std::fs::read_to_string(&file)
@@ -109,7 +107,6 @@ impl Servers {
     }
 
     /// `kill PART` (SIGKILL), `stop PART` (gently) or `start PART`; returns when it is done.
-    #[expect(dead_code, reason = "for the load tests")]
     pub(crate) async fn order(&mut self, line: &str) -> anyhow::Result<()> {
         let stdin = self.stdin.as_mut().context("the servers are stopping")?;
         stdin.write_all(format!("{line}\n").as_bytes()).await?;
@@ -150,7 +147,6 @@ pub(crate) struct Connect {
 
 impl Connect {
     /// The address, for configs.
-    #[expect(dead_code, reason = "for the load tests")]
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
@@ -162,13 +158,11 @@ impl Connect {
     }
 
     /// Stops its reading and keeps its place; returns when it has.
-    #[expect(dead_code, reason = "for the load tests")]
     pub(crate) async fn pause(&self, name: &str) -> anyhow::Result<()> {
         self.call("PUT", &format!("{name}/pause"), None).await?;
         self.await_state(name, "PAUSED").await
     }
 
-    #[expect(dead_code, reason = "for the load tests")]
     pub(crate) async fn resume(&self, name: &str) -> anyhow::Result<()> {
         self.call("PUT", &format!("{name}/resume"), None).await?;
         self.await_state(name, "RUNNING").await
