@@ -24,3 +24,5 @@ pub mod migration;
 
 pub mod cli;
 pub mod ops;
+
+pub mod demo;

@@ -130,6 +130,13 @@ impl Mapping {
         Ok((Projection { table: table.clone(), sources, targets }, mapping))
     }
 
+    /// Names and versions of the transforms, in the order of the targets: part of what a migration
+    /// means, so that no release changes values half-way.
+    pub fn versions(&self) -> String {
+        let versions = self.outputs.iter().map(|one| format!("{}@{}", one.name(), one.version()));
+        versions.collect::<Vec<_>>().join(",")
+    }
+
     /// What an event asks for.
     ///
     /// An unknown source is read from the row; an unknown target only hides an echo.
