@@ -2,6 +2,7 @@
 
 use crate::support::migration::Migration;
 use crate::support::wait::seconds;
+use crate::support::worker::Worker;
 
 #[test]
 fn a_topic_that_was_made_anew_is_a_gap_that_shuts_the_gate() {
@@ -15,7 +16,7 @@ fn a_topic_that_was_made_anew_is_a_gap_that_shuts_the_gate() {
     let ends = migration.topic.ends();
 
     // WHEN the topic is deleted and made again: one partition is empty, the other is longer than before
-    migration.connector = None;
+    migration.connector.as_ref().expect("registered above").pause();
     migration.topic.delete();
     migration.topic.create_again();
     for n in 0..ends[1] + 5 {
@@ -39,10 +40,7 @@ fn a_topic_that_was_made_anew_is_a_gap_that_shuts_the_gate() {
     });
 
     // AND the gate says no
-    worker.until("a no-go", seconds(20), || match worker.gate()? {
-        (422, body) if body["verdict"] == "no_go" => Ok(()),
-        (code, body) => Err(format!("{code} {body}")),
-    });
+    until_no_go(&worker);
     worker.until("the gaps in the status", seconds(5), || {
         let gaps = worker.status()["source_gaps"].clone();
         if gaps.as_array().is_some_and(|gaps| gaps.len() == 2) {
@@ -52,4 +50,36 @@ fn a_topic_that_was_made_anew_is_a_gap_that_shuts_the_gate() {
         }
     });
     worker.stop();
+}
+
+#[test]
+fn a_replication_slot_that_is_gone_is_a_gap_that_shuts_the_gate() {
+    // GIVEN a worker that has caught up
+    let mut migration = Migration::on_the_stack(1);
+    migration.users.load(50);
+    migration.connect();
+    let worker = migration.worker();
+    worker.until_caught_up(&migration.database);
+
+    // WHEN the connector goes, and its slot with it
+    migration.connector = None;
+
+    // THEN that is a gap, also when another slot takes its place
+    until_no_go(&worker);
+    let sql = &migration.users.sql;
+    assert_eq!(sql.one::<String>("SELECT reason FROM crossfade.source_gap"), "slot");
+    sql.run(&format!(
+        "SELECT pg_create_logical_replication_slot('{}', 'pgoutput')",
+        migration.name
+    ));
+    until_no_go(&worker);
+    worker.stop();
+}
+
+#[track_caller]
+fn until_no_go(worker: &Worker) {
+    worker.until("a no-go", seconds(20), || match worker.gate()? {
+        (422, body) if body["verdict"] == "no_go" => Ok(()),
+        (code, body) => Err(format!("{code} {body}")),
+    });
 }
