@@ -13,6 +13,7 @@
 mod claim;
 mod control;
 mod ingest;
+mod retry;
 mod writer;
 
 use std::sync::Arc;

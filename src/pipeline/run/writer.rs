@@ -7,10 +7,10 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
 use tokio::sync::{Notify, watch};
 
+use super::retry::{LONGEST_VISIBILITY_WAIT, LONGEST_WAIT, Waits, reason};
 use super::{Command, Plan, RunError, Work};
 use crate::clock::Clock;
 use crate::metric::{self, Outcome};
-use crate::pg::connect::Code;
 use crate::pg::server::{self, ServerIdentity};
 use crate::pg::sqlstate::Disposition;
 use crate::pipeline::batch::{Batch, Row, RowCap};
@@ -22,9 +22,6 @@ use crate::pipeline::sink::{CurrentRow, Fence, Session, SinkError};
 use crate::state::progress;
 use crate::table::{Key, Value};
 
-/// First wait before the same work is tried again; doubles up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(5);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Longest sleep of an idle writer.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Rows that are read by key in one statement; they are the long ones.
@@ -32,8 +29,6 @@ const REREAD_ROWS: usize = 32;
 /// Time for an answer beyond what the server gives each statement: a peer that is gone without a word
 /// must not be waited for.
 const GRACE: Duration = Duration::from_secs(15);
-/// Visibility is asked for often: it ends with a network round trip of a standby, as a rule.
-const LONGEST_VISIBILITY_WAIT: Duration = Duration::from_millis(100);
 
 pub(super) struct Writer {
     plan: Plan,
@@ -138,7 +133,7 @@ impl Writer {
                 }
                 Err(failed) => failed,
             };
-            metric::retry(retry_reason(&error));
+            metric::retry(reason(&error));
             self.progress.send_modify(|progress| progress.counters.retries += 1);
             match error.disposition() {
                 Disposition::Retry => {
@@ -537,49 +532,12 @@ enum Settled {
     Void,
 }
 
-/// Waits that double; several writers never wait the same time.
-#[derive(Debug, Default)]
-struct Waits {
-    count: u32,
-    invisible_since: Option<std::time::Instant>,
-}
-
-impl Waits {
-    fn next(&mut self, longest: Duration, writer: usize) -> Duration {
-        let wait = FIRST_WAIT.saturating_mul(1 << self.count.min(16)).min(longest);
-        self.count += 1;
-        let share = u32::try_from(writer % 8).expect("less than eight");
-        wait + wait * share / 16
-    }
-}
-
 /// What a server that answers gives by itself: an answer, or an error.
 async fn within<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, SinkError>>,
 ) -> Result<T, SinkError> {
     tokio::time::timeout(limit, work).await.unwrap_or(Err(SinkError::Silent { limit }))
-}
-
-fn retry_reason(error: &SinkError) -> metric::Retry {
-    use metric::Retry;
-    match error {
-        SinkError::NotVisible => Retry::NotVisible,
-        SinkError::Connect(_) | SinkError::Fenced | SinkError::Silent { .. } => Retry::Connection,
-        SinkError::Ownership | SinkError::Key | SinkError::TooLarge { .. } => Retry::Other,
-        SinkError::Sql { code: Code::Closed, .. } => Retry::Connection,
-        SinkError::Sql { code: Code::Client, .. } => Retry::Other,
-        SinkError::Sql { code: Code::State(state), .. } => match state.as_str() {
-            "40P01" => Retry::Deadlock,
-            "40001" => Retry::Serialization,
-            "55P03" => Retry::LockTimeout,
-            "57014" => Retry::Canceled,
-            "25006" => Retry::Unavailable,
-            state if state.starts_with("53") || state.starts_with("57P") => Retry::Unavailable,
-            state if state.starts_with("08") => Retry::Connection,
-            _ => Retry::Other,
-        },
-    }
 }
 
 fn halted(batch: &Batch, source: SinkError) -> RunError {
