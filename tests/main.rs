@@ -5,5 +5,8 @@
 //! sets them); those that are not named there are started once for the whole run. A server that is
 //! missing fails the tests: none is skipped.
 
+#![expect(clippy::print_stderr, reason = "what a failed test left behind is told, not failed for")]
+
+mod layers;
 mod pipeline;
 mod support;

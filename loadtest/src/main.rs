@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod demo;
+mod drain;
 mod servers;
 mod worker;
 
@@ -19,6 +20,7 @@ struct Root {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     Demo(demo::DemoCommand),
+    Drain(drain::DrainCommand),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match verb {
             Verb::Demo(command) => demo::run(command).await,
+            Verb::Drain(command) => drain::run(command).await,
         }
     });
     // An interrupted question to a gate may still wait for its answer.

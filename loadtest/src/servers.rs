@@ -75,7 +75,6 @@ impl Servers {
     }
 
     /// Where logs and data lie.
-    #[expect(dead_code, reason = "for the load tests")]
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -96,7 +95,6 @@ impl Servers {
     }
 
     /// The process of a part, for its `/proc` entry: `kafka` or `connect`.
-    #[expect(dead_code, reason = "for the load tests")]
     pub(crate) fn pid(&self, part: &str) -> anyhow::Result<u32> {
         let file = self.dir.join(format!("{part}.pid"));
         let text = std::fs::read_to_string(&file)
@@ -109,7 +107,6 @@ impl Servers {
     }
 
     /// `kill PART` (SIGKILL), `stop PART` (gently) or `start PART`; returns when it is done.
-    #[expect(dead_code, reason = "for the load tests")]
     pub(crate) async fn order(&mut self, line: &str) -> anyhow::Result<()> {
         let stdin = self.stdin.as_mut().context("the servers are stopping")?;
         stdin.write_all(format!("{line}\n").as_bytes()).await?;
@@ -150,7 +147,6 @@ pub(crate) struct Connect {
 
 impl Connect {
     /// The address, for configs.
-    #[expect(dead_code, reason = "for the load tests")]
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
@@ -162,16 +158,31 @@ impl Connect {
     }
 
     /// Stops its reading and keeps its place; returns when it has.
-    #[expect(dead_code, reason = "for the load tests")]
     pub(crate) async fn pause(&self, name: &str) -> anyhow::Result<()> {
         self.call("PUT", &format!("{name}/pause"), None).await?;
         self.await_state(name, "PAUSED").await
     }
 
-    #[expect(dead_code, reason = "for the load tests")]
     pub(crate) async fn resume(&self, name: &str) -> anyhow::Result<()> {
         self.call("PUT", &format!("{name}/resume"), None).await?;
         self.await_state(name, "RUNNING").await
+    }
+
+    /// Ends its tasks and keeps its place; returns when they have ended. A paused task would go on
+    /// decoding until its queue is full.
+    pub(crate) async fn stop(&self, name: &str) -> anyhow::Result<()> {
+        self.call("PUT", &format!("{name}/stop"), None).await?;
+        let waited = timeout(PATIENCE, async {
+            loop {
+                let status = self.call("GET", &format!("{name}/status"), None).await?;
+                let tasks = status["tasks"].as_array().map_or(0, Vec::len);
+                if status["connector"]["state"] == "STOPPED" && tasks == 0 {
+                    return Ok(());
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        });
+        waited.await.with_context(|| format!("connector \"{name}\" did not stop"))?
     }
 
     /// Removes a connector. Its slot stays: see [`drop_slot`].

@@ -67,7 +67,6 @@ impl Worker {
         Ok(worker)
     }
 
-    #[expect(dead_code, reason = "for the load tests")]
     /// The pid, for its `/proc` entry.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.child.id()
@@ -183,13 +182,11 @@ impl Status {
         self.partitions().filter_map(|p| u64::try_from(p["position"].as_i64()? + 1).ok()).sum()
     }
 
-    #[expect(dead_code, reason = "for the load tests")]
     /// Whether all partitions are known and none is written in bulk.
     pub(crate) fn tailing(&self) -> bool {
         self.partitions().next().is_some() && self.partitions().all(|p| p["mode"] == "tail")
     }
 
-    #[expect(dead_code, reason = "for the load tests")]
     /// Records before the ends; `None` while an end is unknown.
     pub(crate) fn remaining(&self) -> Option<u64> {
         self.0["rows_remaining"].as_u64()

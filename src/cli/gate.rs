@@ -15,9 +15,11 @@ use crate::migration::gate::catch_up::{
 use crate::ops::gate::{Gate, GateAnswer, GateAsk, Verdict as Answer};
 use crate::pg::connect::Code;
 use crate::pg::lsn::Lsn;
+use crate::pg::server::{self, ServerIdentity};
 use crate::pipeline::position::DatabaseMicros;
+use crate::pipeline::run::Plan;
 use crate::pipeline::source::kafka::KafkaProbe;
-use crate::state::{dead_letter, gap, progress};
+use crate::state::{StateError, dead_letter, gap, progress};
 
 /// Between two looks while a caller waits.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -26,6 +28,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(super) struct CaughtUp {
     migration: String,
     kafka: KafkaSource,
+    server: ServerIdentity,
+    /// As the progress rows name it.
+    source: String,
     defaults: CaughtUpSettings,
     pool: Pool,
     probe: Arc<KafkaProbe>,
@@ -42,16 +47,19 @@ impl std::fmt::Debug for CaughtUp {
 }
 
 impl CaughtUp {
-    pub(super) fn new(
-        migration: String,
-        kafka: KafkaSource,
-        defaults: CaughtUpSettings,
-        pool: Pool,
-        probe: Arc<KafkaProbe>,
-        clock: Clock,
-    ) -> Self {
-        let (barrier, gate) = (Mutex::new(None), Lock::default());
-        Self { migration, kafka, defaults, pool, probe, clock, barrier, gate }
+    pub(super) fn new(plan: &Plan, kafka: KafkaSource, probe: Arc<KafkaProbe>) -> Self {
+        Self {
+            migration: plan.settings.name.clone(),
+            kafka,
+            server: plan.server.clone(),
+            source: plan.source.clone(),
+            defaults: plan.settings.gate.caught_up.clone(),
+            pool: plan.connector.pool(),
+            probe,
+            clock: plan.clock.clone(),
+            barrier: Mutex::new(None),
+            gate: Lock::default(),
+        }
     }
 
     /// Looks once, and remembers what was seen.
@@ -74,16 +82,8 @@ impl CaughtUp {
         let sql = |error: tokio_postgres::Error| {
             format!("the database does not answer ({})", Code::of(&error))
         };
-        let gaps = gap::open(&client, &self.migration).await.map_err(|error| error.to_string())?;
-        if let Some(first) = gaps.first() {
-            return Ok(Look::NoGo {
-                reason: format!("{} source gap(s), the first: {first}", gaps.len()),
-            });
-        }
-        let dead =
-            dead_letter::open(&client, &self.migration).await.map_err(|error| error.to_string())?;
-        if dead > 0 {
-            return Ok(Look::NoGo { reason: format!("{dead} unresolved dead letter(s)") });
+        if let Some(reason) = self.no_go(&client).await? {
+            return Ok(Look::NoGo { reason });
         }
         let row = client
             .query_one(
@@ -120,6 +120,9 @@ impl CaughtUp {
         let ends = match &sent.ends {
             Some(ends) => ends,
             None => {
+                let positions = progress::seen(&client, &self.migration)
+                    .await
+                    .map_err(|error| error.to_string())?;
                 let probe = self.probe.clone();
                 let bounds = tokio::task::spawn_blocking(move || probe.bounds())
                     .await
@@ -130,7 +133,7 @@ impl CaughtUp {
                 if bounds.is_empty() {
                     return Err(format!("topic \"{}\" does not exist", self.kafka.topic));
                 }
-                sent.ends.insert(ends(&bounds))
+                sent.ends.insert(ends(&bounds, &positions, &self.source)?)
             }
         };
         let positions =
@@ -143,6 +146,10 @@ impl CaughtUp {
                 behind.len()
             )));
         }
+        // Again, now that the positions are read: a record that was parked moved them too.
+        if let Some(reason) = self.no_go(&client).await? {
+            return Ok(Look::NoGo { reason });
+        }
         // The clock is read after the positions, so the lag is never told too small.
         let arrived = client
             .query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", &[])
@@ -150,6 +157,24 @@ impl CaughtUp {
             .map_err(sql)?;
         let arrived = DatabaseMicros(arrived.get(0));
         Ok(Look::Arrived(Arrival { lsn: sent.lsn, sent: sent.sent, arrived }))
+    }
+
+    /// What shuts the gate until somebody has acted.
+    async fn no_go(&self, client: &tokio_postgres::Client) -> Result<Option<String>, String> {
+        let words = |error: StateError| error.to_string();
+        let now = server::identity(client).await.map_err(|error| error.to_string())?;
+        if now != self.server {
+            return Ok(Some(format!(
+                "the database is now {now}, the worker began on {}",
+                self.server
+            )));
+        }
+        let gaps = gap::open(client, &self.migration).await.map_err(words)?;
+        if let Some(first) = gaps.first() {
+            return Ok(Some(format!("{} source gap(s), the first: {first}", gaps.len())));
+        }
+        let dead = dead_letter::open(client, &self.migration).await.map_err(words)?;
+        Ok((dead > 0).then(|| format!("{dead} unresolved dead letter(s)")))
     }
 
     fn answer(&self, limits: Limits) -> GateAnswer {
@@ -214,13 +239,14 @@ impl Gate for CaughtUp {
     }
 }
 
-/// Sends a barrier and makes sure that it is flushed, since an unflushed message is not streamed.
+/// Sends a barrier. What is not flushed is not streamed: the commit waits for it, or where it does not
+/// (`synchronous_commit = off`) the server's WAL writer follows within a second.
 ///
 /// Non-transactional: a transactional message has made connectors lose what shared its transaction.
 async fn send(client: &tokio_postgres::Client) -> Result<Barrier, tokio_postgres::Error> {
     let row = client
         .query_one(
-            // The id gives the commit something to wait for: the flush of its WAL.
+            // The id makes it a transaction whose commit can wait.
             "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
                     pg_logical_emit_message(false, 'crossfade.barrier', ''), pg_current_xact_id()",
             &[],

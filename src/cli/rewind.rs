@@ -36,7 +36,9 @@ impl std::str::FromStr for Target {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match (text, text.parse::<i64>()) {
             ("earliest", _) => Ok(Self::Earliest),
-            (_, Ok(position)) if position >= -1 => Ok(Self::Position(Position(position))),
+            (_, Ok(position)) if (-1..i64::MAX).contains(&position) => {
+                Ok(Self::Position(Position(position)))
+            }
             _ => Err("expected `earliest` or a position from -1 on".into()),
         }
     }

@@ -25,7 +25,7 @@ use crate::pipeline::envelope::DebeziumDecoder;
 use crate::pipeline::progress::Progress;
 use crate::pipeline::run::{self, Plan};
 use crate::pipeline::source::kafka::{KafkaProbe, KafkaSource};
-use crate::pipeline::transform::Mapping;
+use crate::pipeline::transform::{Mapping, MappingError};
 use crate::state::{self, ownership};
 
 /// Consume, transform and write, until told to stop
@@ -63,14 +63,7 @@ pub async fn run(settings: Settings, screen: Screen, shutdown: Shutdown) -> anyh
 
     let (progress, _) = watch::channel(Progress::starting());
     let progress = Arc::new(progress);
-    let gate = CaughtUp::new(
-        settings.name.clone(),
-        kafka.clone(),
-        settings.gate.caught_up.clone(),
-        plan.connector.pool(),
-        probe,
-        clock.clone(),
-    );
+    let gate = CaughtUp::new(&plan, kafka.clone(), probe);
     let mut aside = tokio::task::JoinSet::new();
     aside.spawn(exporter.clone().upkeep(shutdown.requested()));
     if let Some(listener) = listener {
@@ -137,7 +130,11 @@ async fn prepare(
     }
     let table = Arc::new(table);
     let (projection, mapping) = Mapping::resolve(&table, &settings.table).map_err(|errors| {
-        let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        let line = |error: &MappingError| match error.fix() {
+            Some(fix) => format!("{error}\n    {fix}"),
+            None => error.to_string(),
+        };
+        let lines: Vec<_> = errors.iter().map(line).collect();
         anyhow::anyhow!("the config does not fit the table:\n  {}", lines.join("\n  "))
     })?;
 
@@ -162,7 +159,8 @@ async fn prepare(
     if applied > 0 {
         tracing::info!(applied, "state tables are up to date in schema crossfade");
     }
-    state::register(&client, &settings.name, &config::digest(settings)).await.map_err(explain)?;
+    let digest = format!("{} {}", config::digest(settings), mapping.versions());
+    state::register(&client, &settings.name, &digest).await.map_err(explain)?;
     let ownership = ownership::read(&client, &settings.name).await.map_err(explain)?;
     let server = server::identity(&client).await?;
     let cluster = probe.clone();
@@ -184,6 +182,7 @@ async fn prepare(
         server,
         source,
         owner: format!("{} pid {}", host(), std::process::id()),
+        logs: probe.clone(),
         clock,
     })
 }

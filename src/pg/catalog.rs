@@ -156,10 +156,10 @@ fn rounds(base: u32) -> bool {
 /// none.
 fn equality(base: u32, deterministic: bool) -> Equality {
     match base {
-        // bool, bytea, int8, int2, int4, uuid, date, time, timestamp, timestamptz, jsonb; char(n),
-        // where trailing blanks mean nothing
+        // bool, bytea, int8, int2, int4, uuid, date, time, timestamp, timestamptz, jsonb
         16 | 17 | 20 | 21 | 23 | 2950 | 1082 | 1083 | 1114 | 1184 | 3802 => Equality::Operator,
-        // text, char(n), varchar: identity unless the collation equates different texts
+        // text, varchar, and char(n), where trailing blanks mean nothing: identity unless the
+        // collation equates different texts
         25 | 1042 | 1043 if deterministic => Equality::Operator,
         _ => Equality::Image,
     }

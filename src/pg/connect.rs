@@ -35,6 +35,8 @@ pub enum ConnectError {
     Authorities(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("could not connect to the database as {user} ({code})")]
     Connect { user: String, code: Code, source: Redacted },
+    #[error("the database accepted a connection and said nothing for {} s", limit.as_secs())]
+    Silent { limit: Duration },
     #[error("could not set up the database session ({code})")]
     Session { code: Code },
 }
@@ -54,6 +56,7 @@ impl ConnectError {
             Self::Connect { .. } => {
                 "Check host, port, user and password, and that the server accepts TLS for this host."
             }
+            Self::Silent { .. } => "See whether the server, or a proxy before it, hangs.",
             Self::Session { .. } => {
                 "Connect straight to the server, not through a proxy that shares sessions."
             }
@@ -152,7 +155,10 @@ impl Connector {
         let config = self.config()?;
         let tls = self.tls()?;
         let user = config.get_user().unwrap_or_default().to_owned();
-        let (client, _) = open(&config, tls).await.map_err(|error| ConnectError::Connect {
+        let limit = self.settings.connect_timeout * 2;
+        let opened = tokio::time::timeout(limit, open(&config, tls)).await;
+        let opened = opened.map_err(|_| ConnectError::Silent { limit })?;
+        let (client, _) = opened.map_err(|error| ConnectError::Connect {
             user,
             code: Code::of(&error),
             source: Redacted::of(&error),
@@ -172,8 +178,12 @@ impl Connector {
         let manager = Manager::from_connect(Config::new(), connect, config);
         Pool::builder(manager)
             .max_size(self.settings.control_connections)
+            .runtime(deadpool_postgres::Runtime::Tokio1)
+            .wait_timeout(Some(self.settings.connect_timeout))
+            .create_timeout(Some(self.settings.connect_timeout * 2))
+            .recycle_timeout(Some(self.settings.connect_timeout))
             .build()
-            .expect("a pool without time-outs needs no runtime")
+            .expect("the pool's time-outs have a runtime")
     }
 
     fn config(&self) -> Result<Config, ConnectError> {

@@ -27,6 +27,9 @@ pub enum Weight {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     pub role: Ident,
+    pub database: Ident,
+    /// The state's schema is there, or the role may create it.
+    pub may_keep_state: bool,
     pub wal_level: String,
     pub row_security: bool,
     /// Columns, in the projection's order after the key, that the role may not read.
@@ -61,12 +64,15 @@ pub async fn facts(
             "SELECT current_user::text, current_setting('wal_level'), row_security_active($1::oid),
                     current_setting('server_version_num')::integer,
                     EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $2),
-                    (SELECT relkind = 'p' FROM pg_class WHERE oid = $1)",
+                    (SELECT relkind = 'p' FROM pg_class WHERE oid = $1),
+                    current_database()::text,
+                    to_regnamespace('crossfade') IS NOT NULL
+                        OR has_database_privilege(current_database(), 'CREATE')",
             &[&table.oid, &slot.as_str()],
         )
         .await
         .map_err(code)?;
-    let role: String = row.get(0);
+    let name = |index| Ident::new(row.get(index)).map_err(|_| Code::Client);
     let may = |right: &'static str, columns: Vec<Ident>| async move {
         let mut missing = Vec::new();
         for column in columns {
@@ -114,7 +120,9 @@ pub async fn facts(
         .map_err(code)?;
     let all = || table.columns.iter().map(|column| column.name.as_str().to_owned()).collect();
     Ok(Facts {
-        role: Ident::new(&role).map_err(|_| Code::Client)?,
+        role: name(0)?,
+        database: name(6)?,
+        may_keep_state: row.get(7),
         wal_level: row.get(1),
         row_security: row.get(2),
         unreadable,
@@ -156,6 +164,13 @@ pub fn judge(
             Weight::Stops,
             format!("wal_level is {}", facts.wal_level),
             "ALTER SYSTEM SET wal_level = 'logical';  -- then restart the server".into(),
+        );
+    }
+    if !facts.may_keep_state {
+        find(
+            Weight::Stops,
+            format!("role {} may not create the schema of the state tables", facts.role),
+            format!("GRANT CREATE ON DATABASE {} TO {};", facts.database, facts.role),
         );
     }
     if !facts.unreadable.is_empty() {
@@ -299,6 +314,8 @@ mod tests {
     fn ready() -> Facts {
         Facts {
             role: Ident::new("worker").unwrap(),
+            database: Ident::new("shop").unwrap(),
+            may_keep_state: true,
             wal_level: "logical".into(),
             row_security: false,
             unreadable: Vec::new(),
@@ -333,6 +350,11 @@ mod tests {
     fn each_finding_names_the_statement_that_mends_it() {
         let column = |name| vec![Ident::new(name).unwrap()];
         let default = ReplicaIdentity::Default;
+        check(
+            default,
+            |facts| facts.may_keep_state = false,
+            &[r#"GRANT CREATE ON DATABASE "shop" TO "worker";"#],
+        );
         check(
             default,
             |facts| facts.unreadable = column("name"),

@@ -24,11 +24,15 @@ pub fn disposition(code: &str) -> Disposition {
     match code {
         // serialization_failure, deadlock_detected, lock_not_available
         "40001" | "40P01" | "55P03" => Disposition::SplitAndRetry,
-        // query_canceled: a statement time-out or a person
-        "57014" => Disposition::Retry,
+        // query_canceled: a statement time-out, which fewer rows may meet, or a person
+        "57014" => Disposition::SplitAndRetry,
         // admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped's siblings; and
         // read_only_sql_transaction: we are on a former primary
         "57P01" | "57P02" | "57P03" | "57P05" | "25006" => Disposition::Reconnect,
+        // idle_in_transaction_session_timeout, transaction_timeout: the session is gone
+        "25P03" | "25P04" => Disposition::Reconnect,
+        // program_limit_exceeded: a value too large for an index; raise_exception: a trigger's veto
+        "54000" | "P0001" => Disposition::Bisect,
         // feature_not_supported: "cached plan must not change result type"
         "0A000" => Disposition::Reprepare,
         code => match code.get(..2) {
@@ -52,7 +56,10 @@ mod tests {
             ("40001", Disposition::SplitAndRetry),
             ("40P01", Disposition::SplitAndRetry),
             ("55P03", Disposition::SplitAndRetry),
-            ("57014", Disposition::Retry),
+            ("57014", Disposition::SplitAndRetry),
+            ("25P03", Disposition::Reconnect),
+            ("54000", Disposition::Bisect),
+            ("P0001", Disposition::Bisect),
             ("53100", Disposition::Retry),
             ("57P01", Disposition::Reconnect),
             ("25006", Disposition::Reconnect),

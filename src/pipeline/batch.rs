@@ -215,7 +215,8 @@ impl Window {
 }
 
 impl Batch {
-    /// Two batches that do the same, one after the other; `None` where there is nothing to halve.
+    /// Two batches that do the same, one after the other; itself where there is nothing to halve.
+    #[expect(clippy::result_large_err, reason = "what comes back is the batch, not an error")]
     pub fn halve(mut self) -> Result<(Self, Self), Self> {
         if self.rows.len() < 2 {
             return Err(self);
@@ -307,6 +308,11 @@ impl RowCap {
 
     pub fn rows(self) -> usize {
         self.rows
+    }
+
+    /// Takes note of a statement that did not end in time at all.
+    pub fn shrink(&mut self) {
+        self.rows = (self.rows / 2).max(Self::MIN.min(self.max));
     }
 
     /// Takes the time of a statement that wrote `rows`.

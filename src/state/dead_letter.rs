@@ -4,7 +4,7 @@ use tokio_postgres::Client;
 
 use super::{StateError, sql};
 
-/// Adds dead letters of one partition; one that is already there stays as it is.
+/// Adds dead letters of one partition. One that comes back is open again, resolved or not.
 ///
 /// `$1` migration, `$2` topic, `$3` partition, then arrays of position, key hash, reason, detail.
 pub(crate) const INSERT: &str =
@@ -12,7 +12,9 @@ pub(crate) const INSERT: &str =
      SELECT $1, $2, $3, v.position, v.key_hash, v.reason, v.detail
        FROM unnest($4::bigint[], $5::text[], $6::text[], $7::text[])
          AS v(position, key_hash, reason, detail)
-     ON CONFLICT (migration, topic, partition, position) DO NOTHING";
+     ON CONFLICT (migration, topic, partition, position) DO UPDATE
+        SET key_hash = excluded.key_hash, reason = excluded.reason, detail = excluded.detail,
+            found_at = clock_timestamp(), resolved_at = NULL, resolution = NULL";
 
 /// How many dead letters of the migration nobody has resolved.
 pub async fn open(client: &Client, migration: &str) -> Result<u64, StateError> {

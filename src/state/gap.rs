@@ -3,7 +3,7 @@
 use tokio_postgres::{Client, GenericClient};
 
 use super::{StateError, sql};
-use crate::pipeline::position::PartitionId;
+use crate::pg::ident::Ident;
 
 /// Why the source no longer proves that nothing was lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Gap {
     OtherSource { stored: String, now: String },
     /// A person moved the position forward.
     Rewound { from: i64, to: i64 },
+    /// The replication slot is gone, or the server threw away WAL that it needed.
+    Slot { slot: String, state: &'static str },
 }
 
 impl Gap {
@@ -32,6 +34,7 @@ impl Gap {
             Self::NoRecord { .. } => "no_record",
             Self::OtherSource { .. } => "other_source",
             Self::Rewound { .. } => "rewound_forward",
+            Self::Slot { .. } => "slot",
         }
     }
 
@@ -53,15 +56,17 @@ impl Gap {
                 format!("progress was made on {stored}, this is {now}")
             }
             Self::Rewound { from, to } => format!("moved by hand from {from} forward to {to}"),
+            Self::Slot { slot, state } => format!("replication slot \"{slot}\" {state}"),
         }
     }
 }
 
-/// Records a gap, once as long as the same one is open.
+/// Records a gap, once as long as the same one is open; without a partition it concerns all of them.
 pub async fn record(
     client: &impl GenericClient,
     migration: &str,
-    partition: &PartitionId,
+    topic: &str,
+    partition: Option<i32>,
     gap: &Gap,
 ) -> Result<(), StateError> {
     client
@@ -69,19 +74,52 @@ pub async fn record(
             "INSERT INTO crossfade.source_gap (migration, topic, partition, reason, detail)
              SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (
                  SELECT FROM crossfade.source_gap WHERE migration = $1 AND topic = $2
-                    AND partition = $3 AND reason = $4 AND detail = $5 AND healed_at IS NULL)",
-            &[&migration, &&*partition.topic, &partition.number, &gap.reason(), &gap.detail()],
+                    AND partition IS NOT DISTINCT FROM $3 AND reason = $4 AND detail = $5 AND healed_at IS NULL)",
+            &[&migration, &topic, &partition, &gap.reason(), &gap.detail()],
         )
         .await
         .map_err(sql("record a source gap"))?;
     Ok(())
 }
 
+/// Records a gap when the connector's slot has lost WAL, or is gone after it had been there.
+///
+/// A slot that is dropped and created again between two looks is not noticed here: PostgreSQL gives
+/// slots no identity. The connector's `offset.mismatch.strategy = trust_offset` refuses that one.
+pub async fn watch_slot(client: &Client, migration: &str, slot: &Ident) -> Result<(), StateError> {
+    let row = client
+        .query_one(
+            "SELECT m.slot_seen, s.wal_status
+               FROM crossfade.migration m LEFT JOIN pg_replication_slots s ON s.slot_name = $2
+              WHERE m.name = $1",
+            &[&migration, &slot.as_str()],
+        )
+        .await
+        .map_err(sql("look at the slot"))?;
+    let state = match (row.get(0), row.get::<_, Option<&str>>(1)) {
+        (_, Some("lost")) => "has lost WAL that the connector needs",
+        (true, None) => "is gone",
+        (false, None) | (true, Some(_)) => return Ok(()),
+        (false, Some(_)) => {
+            client
+                .execute(
+                    "UPDATE crossfade.migration SET slot_seen = true WHERE name = $1",
+                    &[&migration],
+                )
+                .await
+                .map_err(sql("remember the slot"))?;
+            return Ok(());
+        }
+    };
+    let gap = Gap::Slot { slot: slot.as_str().to_owned(), state };
+    record(client, migration, slot.as_str(), None, &gap).await
+}
+
 /// The open gaps, oldest first, each in one line.
 pub async fn open(client: &Client, migration: &str) -> Result<Vec<String>, StateError> {
     let rows = client
         .query(
-            "SELECT format('%s/%s since %s: %s', topic, partition, found_at::timestamptz(0), detail)
+            "SELECT format('%s since %s: %s', concat_ws('/', topic, partition), found_at::timestamptz(0), detail)
                FROM crossfade.source_gap WHERE migration = $1 AND healed_at IS NULL ORDER BY id",
             &[&migration],
         )

@@ -31,8 +31,6 @@ pub enum StateError {
     OtherConfig { name: String, stored: String, now: String },
     #[error("ownership of the target columns is \"{found}\", the worker only runs in \"derive\"")]
     Mode { found: String },
-    #[error("a writer cannot open its session: {0}")]
-    Session(String),
 }
 
 impl StateError {
@@ -40,8 +38,8 @@ impl StateError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Sql { code: Code::State(state), .. } if state == "42501" => Some(
-                "The role lacks rights. Let an administrator run: GRANT CREATE ON DATABASE … TO this \
-                 role; schema \"crossfade\" then belongs to it."
+                "The role lacks rights in schema \"crossfade\", which belongs to the role that created it. \
+                 Start the worker as that one."
                     .into(),
             ),
             Self::Sql { .. } => None,
@@ -51,9 +49,6 @@ impl StateError {
                  name, or restore the former config."
                     .into(),
             ),
-            Self::Session(_) => {
-                Some("Compare table, columns and rights with the config; then start again.".into())
-            }
             Self::Mode { .. } => Some("Services own the columns now; nothing is left to fill.".into()),
         }
     }
@@ -80,9 +75,16 @@ pub async fn apply(client: &mut Client) -> Result<usize, StateError> {
     }
     let mut statements = String::new();
     if done == 0 {
+        let there = work
+            .query_one("SELECT to_regnamespace('crossfade') IS NOT NULL", &[])
+            .await
+            .map_err(sql("look for the schema"))?;
+        // Asked for, since IF NOT EXISTS wants the right to create one all the same.
+        if !there.get::<_, bool>(0) {
+            statements.push_str("CREATE SCHEMA crossfade;");
+        }
         statements.push_str(
-            "CREATE SCHEMA IF NOT EXISTS crossfade;
-             CREATE TABLE crossfade.version (
+            "CREATE TABLE crossfade.version (
                  number     integer PRIMARY KEY,
                  applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
              );",
@@ -120,19 +122,19 @@ async fn version(client: &impl GenericClient) -> Result<i32, StateError> {
 /// [`StateError::OtherConfig`] when the stored digest differs: the same name must not come to mean
 /// another transform.
 pub async fn register(client: &Client, name: &str, digest: &str) -> Result<(), StateError> {
-    let what = sql("register the migration");
-    let row = client
-        .query_one(
-            "WITH added AS (
-                 INSERT INTO crossfade.migration (name, config_digest) VALUES ($1, $2)
-                 ON CONFLICT (name) DO NOTHING RETURNING config_digest)
-             SELECT config_digest FROM added
-             UNION ALL SELECT config_digest FROM crossfade.migration WHERE name = $1
-             LIMIT 1",
+    // Two statements: the second one's snapshot has the row of whoever was first.
+    client
+        .execute(
+            "INSERT INTO crossfade.migration (name, config_digest) VALUES ($1, $2)
+             ON CONFLICT (name) DO NOTHING",
             &[&name, &digest],
         )
         .await
-        .map_err(what)?;
+        .map_err(sql("register the migration"))?;
+    let row = client
+        .query_one("SELECT config_digest FROM crossfade.migration WHERE name = $1", &[&name])
+        .await
+        .map_err(sql("read the migration"))?;
     let stored: String = row.get(0);
     if stored != digest {
         return Err(StateError::OtherConfig { name: name.into(), stored, now: digest.into() });

@@ -34,14 +34,17 @@ impl Mode {
 ///
 /// [`StateError::Mode`] in a mode in which this worker has nothing to do.
 pub async fn read(client: &Client, migration: &str) -> Result<Ownership, StateError> {
+    client
+        .execute(
+            "INSERT INTO crossfade.ownership (migration, mode, epoch) VALUES ($1, 'derive', 1)
+             ON CONFLICT (migration) DO NOTHING",
+            &[&migration],
+        )
+        .await
+        .map_err(sql("found the ownership"))?;
     let row = client
         .query_one(
-            "WITH added AS (
-                 INSERT INTO crossfade.ownership (migration, mode, epoch) VALUES ($1, 'derive', 1)
-                 ON CONFLICT (migration) DO NOTHING RETURNING mode, epoch)
-             SELECT mode, epoch FROM added
-             UNION ALL SELECT mode, epoch FROM crossfade.ownership WHERE migration = $1
-             LIMIT 1",
+            "SELECT mode, epoch FROM crossfade.ownership WHERE migration = $1",
             &[&migration],
         )
         .await

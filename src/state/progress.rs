@@ -15,6 +15,8 @@ pub struct Stored {
     pub epoch: Epoch,
     pub position: Position,
     pub mark: Mark,
+    /// Records before this offset came from another server: their transaction ids mean nothing here.
+    pub foreign_before: i64,
 }
 
 /// The right to move a partition, taken over from whoever had it.
@@ -26,6 +28,8 @@ pub struct Claim {
     pub mark: Option<Mark>,
     /// What the take-over found amiss; already recorded.
     pub gap: Option<Gap>,
+    /// As [`Stored::foreign_before`].
+    pub foreign_before: i64,
     /// Nobody had been here before.
     pub first: bool,
 }
@@ -41,10 +45,13 @@ pub struct Log {
 /// Where to begin, and what it means: pure, so that every case is tested without a broker.
 ///
 /// A log that cannot be the one that was read, or has lost what was next, is read again from its
-/// start: in `derive` a repeated event changes nothing.
+/// start: in `derive` a repeated event changes nothing. A first start on a log that has lost its
+/// beginning has lost it too.
 pub fn begin(stored: Option<&Stored>, source: &str, log: Log) -> (Position, Option<Gap>) {
     let start = Position::before(log.low);
-    let Some(stored) = stored else { return (start, None) };
+    let Some(stored) = stored else {
+        return (start, (log.low > 0).then_some(Gap::Expired { next: 0, low: log.low }));
+    };
     if stored.source != source {
         let gap = Gap::OtherSource { stored: stored.source.clone(), now: source.to_owned() };
         return (start, Some(gap));
@@ -59,20 +66,42 @@ pub fn begin(stored: Option<&Stored>, source: &str, log: Log) -> (Position, Opti
     }
 }
 
+/// Up to which offset records are another server's, once a partition is begun like this. Pure.
+fn foreign_before(stored: Option<&Stored>, log: Log, gap: Option<&Gap>) -> i64 {
+    match gap {
+        Some(Gap::OtherSource { .. }) => log.high,
+        // The offsets count on.
+        None | Some(Gap::Expired { .. } | Gap::Rewound { .. } | Gap::Slot { .. }) => {
+            stored.map_or(0, |stored| stored.foreign_before)
+        }
+        // Another log: its offsets begin anew, and this server fills it.
+        Some(Gap::Cut { .. } | Gap::OtherRecord { .. } | Gap::NoRecord { .. }) => 0,
+    }
+}
+
+/// Whose take-over it is, and of what.
+#[derive(Debug, Clone, Copy)]
+pub struct TakeOver<'a> {
+    pub migration: &'a str,
+    pub partition: &'a PartitionId,
+    pub lane: Lane,
+    pub source: &'a str,
+    pub owner: &'a str,
+    /// What reading the log has shown; the partition then begins at its start.
+    pub found: Option<&'a Gap>,
+}
+
 /// Takes a partition over: raises its epoch, which waits for a batch that the former owner is
 /// committing and refuses all that it sends later.
 ///
 /// A changed lane count starts from the minimum of the old lanes, which replaces them.
-pub async fn claim(
-    client: &mut Client,
-    migration: &str,
-    partition: &PartitionId,
-    lane: Lane,
-    source: &str,
-    log: Log,
-    owner: &str,
-) -> Result<Claim, StateError> {
+pub async fn claim(client: &mut Client, take: TakeOver<'_>, log: Log) -> Result<Claim, StateError> {
+    let TakeOver { migration, partition, lane, source, owner, found } = take;
     let work = client.transaction().await.map_err(sql("begin a take-over"))?;
+    // An epoch that a crash takes back would be given twice.
+    work.batch_execute("SET LOCAL synchronous_commit = local")
+        .await
+        .map_err(sql("begin a take-over"))?;
     let topic = &*partition.topic;
     // Another worker may be claiming the same partition for the first time: one goes first.
     work.execute(
@@ -83,7 +112,7 @@ pub async fn claim(
     .map_err(sql("lock a partition"))?;
     let rows = work
         .query(
-            "SELECT source, epoch, position, mark_lsn, mark_digest, lanes, lane
+            "SELECT source, epoch, position, mark_lsn, mark_digest, foreign_before, lanes, lane
                FROM crossfade.progress
               WHERE migration = $1 AND topic = $2 AND partition = $3
               ORDER BY position FOR UPDATE",
@@ -93,11 +122,15 @@ pub async fn claim(
         .map_err(sql("read progress"))?;
     let (index, count) = (i32::from(lane.index), i32::from(lane.count));
     let own =
-        rows.iter().find(|row| row.get::<_, i32>(5) == count && row.get::<_, i32>(6) == index);
+        rows.iter().find(|row| row.get::<_, i32>(6) == count && row.get::<_, i32>(7) == index);
     let relaned = own.is_none() && !rows.is_empty();
     let stored = own.or(rows.first()).map(stored);
     let epoch = rows.iter().map(|row| row.get::<_, i64>(1)).max().unwrap_or(0) + 1;
-    let (position, gap) = begin(stored.as_ref(), source, log);
+    let (position, gap) = match found {
+        Some(found) => (Position::before(log.low), Some(found.clone())),
+        None => begin(stored.as_ref(), source, log),
+    };
+    let foreign_before = foreign_before(stored.as_ref(), log, gap.as_ref());
     let moved = stored.as_ref().is_none_or(|stored| stored.position != position);
     let mark = match &stored {
         Some(stored) if !moved => stored.mark,
@@ -114,12 +147,14 @@ pub async fn claim(
     }
     work.execute(
         "INSERT INTO crossfade.progress AS p
-             (migration, topic, partition, lanes, lane, source, epoch, position, mark_lsn, mark_digest, owner)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+             (migration, topic, partition, lanes, lane, source, epoch, position, mark_lsn, mark_digest,
+              foreign_before, owner)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
          ON CONFLICT (migration, topic, partition, lanes, lane) DO UPDATE
             SET source = excluded.source, epoch = excluded.epoch, position = excluded.position,
                 mark_lsn = excluded.mark_lsn, mark_digest = excluded.mark_digest,
-                owner = excluded.owner, updated_at = clock_timestamp()",
+                foreign_before = excluded.foreign_before, owner = excluded.owner,
+                updated_at = clock_timestamp()",
         &[
             &migration,
             &topic,
@@ -131,17 +166,19 @@ pub async fn claim(
             &position.0,
             &mark.lsn,
             &mark.digest.cast_signed(),
+            &foreign_before,
             &owner,
         ],
     )
     .await
     .map_err(sql("take a partition over"))?;
     if let Some(gap) = &gap {
-        gap::record(&work, migration, partition, gap).await?;
+        gap::record(&work, migration, topic, Some(partition.number), gap).await?;
     }
     work.commit().await.map_err(sql("commit a take-over"))?;
     let mark = (!moved && mark != Mark::default()).then_some(mark);
-    Ok(Claim { epoch: Epoch(epoch), position, mark, gap, first: stored.is_none() })
+    let first = stored.is_none();
+    Ok(Claim { epoch: Epoch(epoch), position, mark, gap, foreign_before, first })
 }
 
 /// Reads one row and waits for a transaction that is about to change it: after a lost connection its
@@ -154,7 +191,8 @@ pub async fn settle(
 ) -> Result<Option<Stored>, StateError> {
     let row = client
         .query_opt(
-            "SELECT source, epoch, position, mark_lsn, mark_digest FROM crossfade.progress
+            "SELECT source, epoch, position, mark_lsn, mark_digest, foreign_before
+               FROM crossfade.progress
               WHERE migration = $1 AND topic = $2 AND partition = $3 AND lanes = $4 AND lane = $5
                 FOR UPDATE",
             &[
@@ -175,13 +213,10 @@ pub async fn settle(
 ///
 /// Positions that are visible were committed, their commit records end at or before the insert
 /// position read after them, and that position is flushed before this returns.
-pub async fn durable(
-    client: &Client,
-    migration: &str,
-) -> Result<Vec<(PartitionId, Position)>, StateError> {
+pub async fn durable(client: &Client, migration: &str) -> Result<Vec<Seen>, StateError> {
     let seen = seen(client, migration).await?;
     flush(client).await?;
-    Ok(seen.into_iter().map(|seen| (seen.partition, seen.position)).collect())
+    Ok(seen)
 }
 
 /// A partition as the table shows it now; a crash may still take that back.
@@ -190,6 +225,8 @@ pub struct Seen {
     pub partition: PartitionId,
     /// The least of its lanes.
     pub position: Position,
+    /// On which database and cluster; the first in order where lanes differ.
+    pub source: String,
     /// A person has moved it and nobody has claimed it since.
     pub rewound: bool,
 }
@@ -198,7 +235,7 @@ pub struct Seen {
 pub async fn seen(client: &Client, migration: &str) -> Result<Vec<Seen>, StateError> {
     let rows = client
         .query(
-            "SELECT topic, partition, min(position), bool_or(owner = 'rewind')
+            "SELECT topic, partition, min(position), bool_or(owner = 'rewind'), min(source)
                FROM crossfade.progress
               WHERE migration = $1 GROUP BY topic, partition ORDER BY topic, partition",
             &[&migration],
@@ -211,6 +248,7 @@ pub async fn seen(client: &Client, migration: &str) -> Result<Vec<Seen>, StateEr
             partition: PartitionId::new(row.get::<_, String>(0), row.get(1)),
             position: Position(row.get(2)),
             rewound: row.get(3),
+            source: row.get(4),
         })
         .collect())
 }
@@ -241,25 +279,6 @@ async fn flush(client: &Client) -> Result<(), StateError> {
         .map_err(sql("flush the WAL"))
 }
 
-/// Sets a partition to a position after a gap that was recorded; the next claim starts there.
-pub async fn reset(
-    client: &Client,
-    migration: &str,
-    partition: &PartitionId,
-    to: Position,
-) -> Result<(), StateError> {
-    client
-        .execute(
-            "UPDATE crossfade.progress
-                SET position = $4, epoch = epoch + 1, mark_lsn = NULL, mark_digest = 0
-              WHERE migration = $1 AND topic = $2 AND partition = $3",
-            &[&migration, &&*partition.topic, &partition.number, &to.0],
-        )
-        .await
-        .map_err(sql("reset a partition"))?;
-    Ok(())
-}
-
 /// Moves a partition by hand. Whoever owns it is fenced and takes it over again from there.
 ///
 /// Moving forward leaves records unread: that is a gap, and is recorded as one.
@@ -280,7 +299,8 @@ pub async fn rewind(
         .await
         .map_err(sql("read progress"))?;
     if let Some(from) = rows.first().map(|row| row.get::<_, i64>(0)).filter(|from| *from < to.0) {
-        gap::record(&work, migration, partition, &Gap::Rewound { from, to: to.0 }).await?;
+        let gap = Gap::Rewound { from, to: to.0 };
+        gap::record(&work, migration, topic, Some(partition.number), &gap).await?;
     }
     let moved = work
         .execute(
@@ -302,6 +322,7 @@ fn stored(row: &tokio_postgres::Row) -> Stored {
         epoch: Epoch(row.get(1)),
         position: Position(row.get(2)),
         mark: Mark { lsn: row.get(3), digest: row.get::<_, i64>(4).cast_unsigned() },
+        foreign_before: row.get(5),
     }
 }
 
@@ -315,12 +336,30 @@ mod tests {
             epoch: Epoch(1),
             position: Position(position),
             mark: Mark::default(),
+            foreign_before: 5,
         }
     }
 
     #[test]
     fn the_first_start_reads_from_the_earliest_record() {
-        assert_eq!(begin(None, "here", Log { low: 7, high: 9 }), (Position(6), None));
+        assert_eq!(begin(None, "here", Log { low: 0, high: 9 }), (Position(-1), None));
+    }
+
+    #[test]
+    fn a_first_start_on_a_log_without_its_beginning_is_a_gap() {
+        let (position, gap) = begin(None, "here", Log { low: 7, high: 9 });
+        assert_eq!((position, gap), (Position(6), Some(Gap::Expired { next: 0, low: 7 })));
+    }
+
+    #[test]
+    fn records_of_another_server_stay_foreign_until_the_log_begins_anew() {
+        let log = Log { low: 0, high: 9 };
+        let other = Gap::OtherSource { stored: "there".into(), now: "here".into() };
+        assert_eq!(foreign_before(None, log, None), 0);
+        assert_eq!(foreign_before(Some(&at(3)), log, Some(&other)), 9);
+        assert_eq!(foreign_before(Some(&at(3)), log, None), 5);
+        assert_eq!(foreign_before(Some(&at(3)), log, Some(&Gap::Expired { next: 1, low: 2 })), 5);
+        assert_eq!(foreign_before(Some(&at(3)), log, Some(&Gap::OtherRecord { position: 3 })), 0);
     }
 
     #[test]

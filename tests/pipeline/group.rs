@@ -54,3 +54,36 @@ fn until_owns(worker: &Worker, partitions: usize) {
         }
     });
 }
+
+#[test]
+fn a_worker_that_was_frozen_while_another_took_over_writes_nothing_when_it_wakes() {
+    // GIVEN two workers under load
+    let mut migration = Migration::on_the_stack(2);
+    migration.users.load(1_000);
+    migration.connect();
+    let first = migration.worker();
+    let second = migration.worker();
+    until_owns(&first, 1);
+    until_owns(&second, 1);
+    let traffic = Traffic::start(migration.database.url(), Duration::from_millis(3));
+
+    // WHEN one is frozen for longer than its session lasts, and wakes with what it had at hand
+    second.signal("STOP");
+    until_owns(&first, 2);
+    let before = traffic.done();
+    first.until("the application to go on", seconds(20), || match traffic.done() {
+        now if now > before + 300 => Ok(()),
+        now => Err(format!("{} transactions since", now - before)),
+    });
+    second.signal("CONT");
+    until_owns(&first, 1);
+    until_owns(&second, 1);
+    traffic.stop();
+
+    // THEN nothing it wrote was stale, and nothing was lost
+    first.until_caught_up(&migration.database);
+    migration.users.assert_converged();
+    migration.users.assert_no_stale_history();
+    first.stop();
+    second.stop();
+}

@@ -57,3 +57,22 @@ fn every_kind_of_change_reaches_the_new_columns_with_one_write_and_then_the_stre
     assert!(worker.counter("echoes") > 0, "{}", worker.status());
     worker.stop();
 }
+
+#[test]
+fn a_worker_that_starts_before_its_topic_exists_begins_when_it_does() {
+    // GIVEN a worker without a connector, so without a topic
+    let mut migration = Migration::on_the_stack(2);
+    migration.topic.delete();
+    migration.users.load(100);
+    let worker = migration.worker();
+    let (code, gate) = worker.gate().expect("the gate answers");
+    assert_eq!((code, &gate["verdict"]), (202, &"closed".into()), "{gate}");
+
+    // WHEN the connector is registered
+    migration.connect();
+
+    // THEN the worker finds it by itself
+    worker.until_caught_up(&migration.database);
+    migration.users.assert_converged();
+    worker.stop();
+}

@@ -1,5 +1,6 @@
 //! The data plane, from a row's change to its new columns.
 
+mod gap;
 mod group;
 mod journey;
 mod kill;
@@ -7,4 +8,6 @@ mod poison;
 mod replay;
 mod restart;
 mod snapshot;
+mod start;
+mod tls;
 mod visibility;

@@ -113,7 +113,7 @@ pub(crate) struct Database {
 }
 
 /// Some servers take passwords from everybody; a role without one could not log in there.
-const PASSWORD: &str = "of-the-worker-s-role";
+pub(crate) const PASSWORD: &str = "of-the-worker-s-role";
 
 impl Database {
     pub(crate) fn create(server: Server, throw_away: bool) -> Self {

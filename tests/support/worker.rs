@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::migration::Migration;
-use super::postgres::{Database, lsn};
+use super::postgres::{Database, PASSWORD, lsn};
 use super::scratch::unique;
 use super::stack::stack;
 use super::users::CANARY;
@@ -174,10 +174,6 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.borrow().id()
-    }
-
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -276,22 +272,20 @@ impl Worker {
         });
     }
 
-    /// SIGTERM, and how it ended.
+    /// Sends SIG`name`.
     #[track_caller]
-    pub(crate) fn terminate(mut self) -> ExitStatus {
-        let pid = self.pid().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill can be run");
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.borrow().id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill can be run");
         assert!(sent.success(), "the worker has gone by itself\n{}", self.tail());
-        self.ended(seconds(40))
     }
 
     /// SIGTERM; it must drain and end well.
     #[track_caller]
-    pub(crate) fn stop(self) {
-        let log = self.log.clone();
-        let status = self.terminate();
-        let log = std::fs::read_to_string(log).unwrap_or_default();
-        assert!(status.success(), "the worker ended with {status}\n{log}");
+    pub(crate) fn stop(mut self) {
+        self.signal("TERM");
+        let status = self.ended(seconds(40));
+        assert!(status.success(), "the worker ended with {status}\n{}", self.log());
     }
 
     /// SIGKILL.
@@ -321,11 +315,12 @@ impl Drop for Worker {
         let child = self.child.get_mut();
         let _ = child.kill();
         let _ = child.wait();
-        // Wherever a worker was driven to, its log holds no row value.
+        // Wherever a worker was driven to, its log holds no row value and no password.
         if !std::thread::panicking() {
             let log = self.log();
-            let leak = log.lines().find(|line| line.contains(CANARY));
-            assert!(leak.is_none(), "a row value is in the log: {leak:?}");
+            let secret = |line: &&str| line.contains(CANARY) || line.contains(PASSWORD);
+            let leak = log.lines().find(secret);
+            assert!(leak.is_none(), "a secret is in the log: {leak:?}");
         }
     }
 }

@@ -19,8 +19,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::pg::lsn::Lsn;
-use crate::pipeline::position::{DatabaseMicros, PartitionId, Position};
-use crate::state::progress::Log;
+use crate::pipeline::position::{DatabaseMicros, PartitionId};
+use crate::state::progress::{Log, Seen};
 
 /// A longer time without a look starts the hold again: what happened meanwhile is not known.
 pub const BLIND: Duration = Duration::from_secs(10);
@@ -158,30 +158,46 @@ impl CatchUpGate {
     }
 }
 
-/// Which partitions have not reached the ends of a barrier; empty when it has arrived.
+/// What a barrier must reach, from the bounds read after the slot confirmed it, and the positions read
+/// *before* them.
 ///
-/// A partition that nobody has claimed counts as read up to the start of its log.
-pub fn behind(
-    ends: &[(PartitionId, i64)],
-    positions: &[(PartitionId, Position)],
-) -> Vec<(PartitionId, i64)> {
-    ends.iter()
-        .filter_map(|(partition, end)| {
-            let next = positions
-                .iter()
-                .find(|(id, _)| id == partition)
-                .map_or(0, |(_, position)| position.next_offset());
-            (next < *end).then(|| (partition.clone(), end - next))
-        })
-        .collect()
+/// # Errors
+///
+/// In words, while the positions are not of this log: made on another server or cluster, beyond its end,
+/// or not made at all although it has had records. Only a claim can tell what that means.
+pub fn ends(
+    bounds: &[(PartitionId, Log)],
+    positions: &[Seen],
+    source: &str,
+) -> Result<Vec<(PartitionId, i64)>, String> {
+    let mut ends = Vec::new();
+    for (partition, log) in bounds {
+        let seen = positions.iter().find(|seen| seen.partition == *partition);
+        match seen {
+            // Nothing was ever there.
+            None if log.high == 0 => continue,
+            None => return Err(format!("nobody has claimed {partition} yet")),
+            Some(seen) if seen.source != source => {
+                return Err(format!("{partition} was last read from another server or cluster"));
+            }
+            Some(seen) if seen.position.next_offset() > log.high => {
+                return Err(format!("{partition} is shorter than what was read of it"));
+            }
+            Some(_) => ends.push((partition.clone(), log.high)),
+        }
+    }
+    Ok(ends)
 }
 
-/// The ends that a barrier must reach. An empty log has nothing to reach, wherever it starts.
-pub fn ends(bounds: &[(PartitionId, Log)]) -> Vec<(PartitionId, i64)> {
-    bounds
-        .iter()
-        .filter(|(_, log)| log.high > log.low)
-        .map(|(partition, log)| (partition.clone(), log.high))
+/// Which partitions have not reached the ends of a barrier, and by how many records; empty when it has
+/// arrived.
+pub fn behind(ends: &[(PartitionId, i64)], positions: &[Seen]) -> Vec<(PartitionId, i64)> {
+    ends.iter()
+        .filter_map(|(partition, end)| {
+            let seen = positions.iter().find(|seen| seen.partition == *partition);
+            let next = seen.map_or(0, |seen| seen.position.next_offset());
+            (next < *end).then(|| (partition.clone(), end - next))
+        })
         .collect()
 }
 
@@ -196,6 +212,7 @@ fn between(earlier: DatabaseMicros, later: DatabaseMicros) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::position::Position;
 
     /// Runs a timeline. Each line: `arrived SENT AT`, `underway SENT NOW`, `blind` or `nogo`, then
     /// `=>` and the verdict; seconds of the database's clock.
@@ -288,14 +305,42 @@ mod tests {
         check(5, 0, "arrived 0 1 => open 1");
     }
 
+    fn id(number: i32) -> PartitionId {
+        PartitionId::new("t", number)
+    }
+
+    fn seen(number: i32, position: i64, source: &str) -> Seen {
+        let (source, position) = (source.to_owned(), Position(position));
+        Seen { partition: id(number), position, source, rewound: false }
+    }
+
     #[test]
-    fn idle_and_empty_partitions_hold_nobody_up_but_unclaimed_ones_do() {
-        let id = |number| PartitionId::new("t", number);
+    fn partitions_that_are_read_to_their_end_hold_nobody_up() {
         let log = |low, high| Log { low, high };
+        // Empty from the start; all expired; idle; behind.
         let bounds =
             [(id(0), log(0, 0)), (id(1), log(5, 5)), (id(2), log(0, 4)), (id(3), log(2, 9))];
-        let ends = ends(&bounds);
-        assert_eq!(behind(&ends, &[(id(2), Position(3))]), [(id(3), 9)]);
-        assert_eq!(behind(&ends, &[(id(2), Position(2)), (id(3), Position(8))]), [(id(2), 1)]);
+        let positions = [seen(1, 4, "here"), seen(2, 3, "here"), seen(3, 6, "here")];
+        let ends = ends(&bounds, &positions, "here").unwrap();
+        assert_eq!(behind(&ends, &positions), [(id(3), 2)]);
+        let later = [seen(1, 4, "here"), seen(2, 3, "here"), seen(3, 11, "here")];
+        assert_eq!(behind(&ends, &later), []);
+    }
+
+    #[test]
+    fn expired_records_that_nobody_read_are_not_reached() {
+        let bounds = [(id(0), Log { low: 9, high: 9 })];
+        let positions = [seen(0, 3, "here")];
+        let ends = ends(&bounds, &positions, "here").unwrap();
+        assert_eq!(behind(&ends, &positions), [(id(0), 5)]);
+    }
+
+    #[test]
+    fn positions_of_another_log_prove_nothing() {
+        let bounds = [(id(0), Log { low: 0, high: 9 })];
+        for positions in [vec![], vec![seen(0, 8, "there")], vec![seen(0, 9, "here")]] {
+            assert!(ends(&bounds, &positions, "here").is_err(), "{positions:?}");
+        }
+        assert!(ends(&bounds, &[seen(0, 8, "here")], "here").is_ok());
     }
 }

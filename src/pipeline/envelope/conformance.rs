@@ -134,7 +134,7 @@ fn check(value: &str, expected: &str) {
 /// A streamed event of `users` without the parts that do not matter.
 pub(super) fn event(op: &str, before: &str, after: &str) -> String {
     format!(
-        r#"{{"before":{before},"after":{after},"source":{{"schema":"public","table":"users"}},"op":"{op}"}}"#
+        r#"{{"before":{before},"after":{after},"source":{{"schema":"public","table":"users","txId":9}},"op":"{op}"}}"#
     )
 }
 
@@ -243,28 +243,29 @@ fn transaction_ids_count_modulo_two_to_the_32() {
     };
     check(&source("4294967295"), "c ID: A, ?, ? | 4294967295 - -");
     check(&source("4294967297"), "c ID: A, ?, ? | 1 - -");
-    check(&source("null"), "c ID: A, ?, ? | - - -");
-    for wrong in ["-1", "1.0", "1e2", "\"571\"", "[]", "99999999999999999999"] {
+    // Without one nothing tells when the row can be seen.
+    for wrong in ["null", "-1", "1.0", "1e2", "\"571\"", "[]", "99999999999999999999"] {
         check(&source(wrong), "bad_source");
     }
 }
 
 #[test]
 fn commit_times_are_micros_or_else_millis() {
-    let source =
-        |times: &str| sourced("c", &format!(r#"{{"schema":"public","table":"users",{times}}}"#));
-    check(&source(r#""ts_ms":5,"ts_us":5123"#), "c ID: A, ?, ? | - - 5123");
-    check(&source(r#""ts_ms":5,"ts_us":null"#), "c ID: A, ?, ? | - - 5000");
-    check(&source(r#""ts_ms":-5"#), "c ID: A, ?, ? | - - -5000");
-    check(&source(r#""ts_ms":null"#), "c ID: A, ?, ? | - - -");
+    let source = |times: &str| {
+        sourced("c", &format!(r#"{{"schema":"public","table":"users","txId":9,{times}}}"#))
+    };
+    check(&source(r#""ts_ms":5,"ts_us":5123"#), "c ID: A, ?, ? | 9 - 5123");
+    check(&source(r#""ts_ms":5,"ts_us":null"#), "c ID: A, ?, ? | 9 - 5000");
+    check(&source(r#""ts_ms":-5"#), "c ID: A, ?, ? | 9 - -5000");
+    check(&source(r#""ts_ms":null"#), "c ID: A, ?, ? | 9 - -");
     check(&source(r#""ts_ms":9223372036854775807"#), "bad_source");
 }
 
 #[test]
 fn members_that_no_release_had_yet_are_passed_over() {
-    let source = r#"{"new":{"a":[1]},"schema":"public","table":"users","\u006csn":9}"#;
+    let source = r#"{"new":{"a":[1]},"schema":"public","table":"users","txId":9,"\u006csn":9}"#;
     let value = sourced("c", source).replacen('{', r#"{"newer":[{"op":"d"}],"#, 1);
-    check(&value, "c ID: A, ?, ? | - 9 -");
+    check(&value, "c ID: A, ?, ? | 9 9 -");
 }
 
 #[test]
@@ -322,10 +323,10 @@ fn an_operation_without_its_image_is_an_error() {
 #[test]
 fn nothing_is_derived_from_the_fillers_of_a_delete() {
     let before = r#"{"id":"ID","name":"","first_name":null}"#.replace("ID", ID);
-    check(&event("d", &before, "null"), "d ID | - - -");
+    check(&event("d", &before, "null"), "d ID | 9 - -");
     // Not even from an image that should not be there.
     let other = with_name("\"Ada\"").replace("7b0c", "aaaa");
-    check(&event("d", &before, &other), "d ID | - - -");
+    check(&event("d", &before, &other), "d ID | 9 - -");
 }
 
 #[test]
@@ -334,8 +335,8 @@ fn a_changed_key_is_a_delete_of_the_old_and_a_create_of_the_new() {
     let mut decoder = decoder(&users());
     let mut line = |value: &str| show(&decode(&mut decoder, None, Some(value.as_bytes())));
     let bbbb = ID.replace("7b0c", "bbbb");
-    assert_eq!(line(&event("c", "null", &new)), format!("c {bbbb}: Ada, NULL, NULL | - - -"));
-    assert_eq!(line(&event("d", &with_name("\"\""), "null")), "d ID | - - -");
+    assert_eq!(line(&event("c", "null", &new)), format!("c {bbbb}: Ada, NULL, NULL | 9 - -"));
+    assert_eq!(line(&event("d", &with_name("\"\""), "null")), "d ID | 9 - -");
     assert_eq!(line("null"), "progress");
 }
 
@@ -345,7 +346,7 @@ fn integer_keys_are_exact() {
     let users = project(columns, &[0], &[1], &[]);
     for id in ["9007199254740993", "9007199254740992", "-9223372036854775808"] {
         let value = event("c", "null", &format!(r#"{{"id":{id},"name":"A"}}"#));
-        check_with(&users, None, &value, &format!("c {id}: A | - - -"));
+        check_with(&users, None, &value, &format!("c {id}: A | 9 - -"));
     }
     let value = event("c", "null", r#"{"id":9007199254740993.0,"name":"A"}"#);
     check_with(&users, None, &value, "wrong_kind");
@@ -357,8 +358,8 @@ fn key_columns_that_the_value_lacks_come_from_the_message_key() {
     let bare = format!(r#"{{"id":"{ID}"}}"#);
     let wrapped = format!(r#"{{"schema":{{"type":"struct"}},"payload":{bare}}}"#);
     for key in [&bare, &wrapped] {
-        check_with(&users(), Some(key), &value, "u ID: A, ?, ? | - - -");
-        check_with(&users(), Some(key), &event("d", "null", "null"), "d ID | - - -");
+        check_with(&users(), Some(key), &value, "u ID: A, ?, ? | 9 - -");
+        check_with(&users(), Some(key), &event("d", "null", "null"), "d ID | 9 - -");
     }
     check_with(&users(), Some("Struct{id=1}"), &value, "key_not_json");
     check_with(&users(), Some(r#"{"email":"ada@x.io"}"#), &value, "missing_key");
@@ -372,7 +373,7 @@ fn key_columns_that_the_value_lacks_come_from_the_message_key() {
 fn a_message_key_is_not_read_while_the_value_has_the_key() {
     let value = event("u", "null", &with_name("\"A\""));
     for key in ["Struct{id=1}", r#"{"email":"ada@x.io"}"#, r#"{"id":"other"}"#, ""] {
-        check_with(&users(), Some(key), &value, "u ID: A, NULL, NULL | - - -");
+        check_with(&users(), Some(key), &value, "u ID: A, NULL, NULL | 9 - -");
     }
 }
 
@@ -385,9 +386,9 @@ fn a_key_of_several_columns_keeps_the_order_of_the_key() {
     ];
     let users = project(columns, &[1, 0], &[2], &[]);
     let value = event("c", "null", r#"{"id":7,"tenant":"a","name":"A"}"#);
-    check_with(&users, None, &value, "c a/7: A | - - -");
+    check_with(&users, None, &value, "c a/7: A | 9 - -");
     let value = event("c", "null", r#"{"id":7,"name":"A"}"#);
-    check_with(&users, Some(r#"{"tenant":"b","id":8}"#), &value, "c b/7: A | - - -");
+    check_with(&users, Some(r#"{"tenant":"b","id":8}"#), &value, "c b/7: A | 9 - -");
     check_with(&users, Some(r#"{"id":8}"#), &value, "missing_key");
 }
 
@@ -397,7 +398,7 @@ fn a_key_may_have_columns_named_as_the_form_with_schema() {
         vec![column("schema", TypeKind::Text, true), column("payload", TypeKind::Text, true)];
     let users = project(columns, &[0, 1], &[], &[]);
     let key = r#"{"schema":"s","payload":"p"}"#;
-    check_with(&users, Some(key), &event("u", "null", "{}"), "u s/p | - - -");
+    check_with(&users, Some(key), &event("u", "null", "{}"), "u s/p | 9 - -");
 }
 
 #[test]
@@ -410,14 +411,14 @@ fn a_key_whose_json_form_is_not_exact_is_an_error() {
 #[test]
 fn the_placeholder_of_an_unchanged_value_is_unknown_in_every_operation() {
     let row = with_name("\"__debezium_unavailable_value\"");
-    for op in ["c", "u", "r"] {
-        check(&event(op, "null", &row), &format!("{op} ID: ?, NULL, NULL | - - -"));
+    for (op, xid) in [("c", "9"), ("u", "9"), ("r", "-")] {
+        check(&event(op, "null", &row), &format!("{op} ID: ?, NULL, NULL | {xid} - -"));
     }
     let escaped = row.replace("__deb", "\\u005f_deb");
-    check(&event("u", "null", &escaped), "u ID: ?, NULL, NULL | - - -");
+    check(&event("u", "null", &escaped), "u ID: ?, NULL, NULL | 9 - -");
     // Only the whole of it: a longer text is somebody's name.
     let longer = row.replace("_value", "_value ");
-    let line = "u ID: __debezium_unavailable_value , NULL, NULL | - - -";
+    let line = "u ID: __debezium_unavailable_value , NULL, NULL | 9 - -";
     check(&event("u", "null", &longer), line);
 }
 
@@ -427,7 +428,7 @@ fn a_placeholder_of_ones_own_is_recognised_also_as_octets() {
         let mut decoder = DebeziumDecoder::new(&users(), setting);
         let value = event("u", "null", &with_name("\"n/a\""));
         let outcome = decode(&mut decoder, None, Some(value.as_bytes()));
-        assert_eq!(show(&outcome), "u ID: ?, NULL, NULL | - - -");
+        assert_eq!(show(&outcome), "u ID: ?, NULL, NULL | 9 - -");
     }
     for odd in ["hex:", "hex:6", "hex:zz", "hex:ff", "hex:é", ""] {
         DebeziumDecoder::new(&users(), odd);
@@ -436,12 +437,12 @@ fn a_placeholder_of_ones_own_is_recognised_also_as_octets() {
 
 #[test]
 fn a_column_that_the_event_lacks_is_unknown_and_not_null() {
-    check(&event("u", "null", &format!(r#"{{"id":"{ID}"}}"#)), "u ID: ?, ?, ? | - - -");
+    check(&event("u", "null", &format!(r#"{{"id":"{ID}"}}"#)), "u ID: ?, ?, ? | 9 - -");
 }
 
 #[test]
 fn a_null_that_the_catalog_does_not_allow_is_unknown() {
-    check(&event("u", "null", &with_name("null")), "u ID: ?, NULL, NULL | - - -");
+    check(&event("u", "null", &with_name("null")), "u ID: ?, NULL, NULL | 9 - -");
 }
 
 #[test]
@@ -457,8 +458,8 @@ fn a_value_that_may_be_the_default_in_place_of_null_is_unknown() {
     }
     let users = project(columns, &[0], &[1, 2], &[3]);
     let row = |name| format!(r#"{{"id":"{ID}","name":{name},"nick":"x","first_name":{name}}}"#);
-    check_with(&users, None, &event("u", "null", &row("\"x\"")), "u ID: ?, x, ? | - - -");
-    check_with(&users, None, &event("u", "null", &row("null")), "u ID: NULL, x, NULL | - - -");
+    check_with(&users, None, &event("u", "null", &row("\"x\"")), "u ID: ?, x, ? | 9 - -");
+    check_with(&users, None, &event("u", "null", &row("null")), "u ID: NULL, x, NULL | 9 - -");
 }
 
 #[test]
@@ -472,7 +473,7 @@ fn values_come_in_the_order_of_the_projection_and_each_by_its_type() {
     ];
     let users = project(columns, &[0], &[4, 0, 2], &[3, 1]);
     let row = r#"{"id":1,"a":false,"b":"MDk=","c":-5,"d":"é\n"}"#;
-    check_with(&users, None, &event("c", "null", row), "c 1: é\n, 1, ?, -5, false | - - -");
+    check_with(&users, None, &event("c", "null", row), "c 1: é\n, 1, ?, -5, false | 9 - -");
 }
 
 #[test]
@@ -486,7 +487,7 @@ fn a_member_that_stands_twice_is_an_error() {
 #[test]
 fn a_record_is_broken_also_where_nobody_looks() {
     let value = event("c", r#"{"x":[1,{"y":null}]}"#, &with_name("\"Ada\""));
-    check(&value, "c ID: Ada, NULL, NULL | - - -");
+    check(&value, "c ID: Ada, NULL, NULL | 9 - -");
     check_alone(&value.replace("{\"y\"", "{y"), "not_json");
     check_alone(&value.replace("[1,", "[1"), "not_json");
     check_alone(&format!("{value},"), "not_json");
@@ -506,7 +507,7 @@ fn only_schema_and_payload_together_and_alone_are_the_form_with_schema() {
     let mut decoder = decoder(&users());
     let mut line = |value: &str| show(&decode(&mut decoder, None, Some(value.as_bytes())));
     let value = event("c", "null", &with_name("\"A\""));
-    let change = "c ID: A, NULL, NULL | - - -";
+    let change = "c ID: A, NULL, NULL | 9 - -";
     for form in [
         format!(r#"{{"payload":{value},"schema":{{}}}}"#),
         format!(r#"{{"schema":{{}},"payload":{value} }}"#),

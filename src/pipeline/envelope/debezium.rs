@@ -445,7 +445,9 @@ impl SourceBlock {
         if self.is_snapshot(document)? || op == Op::Read {
             return Ok(Origin { xid: None, lsn, committed: None });
         }
-        let xid: Option<u64> = integer(self.xid, document, "txId")?;
+        // Without it nothing tells when the row can be seen, and the event must not be judged.
+        let xid: u64 =
+            integer(self.xid, document, "txId")?.ok_or(DecodeError::Source { member: "txId" })?;
         let committed = match integer(self.micros, document, "ts_us")? {
             Some(micros) => Some(micros),
             // Connectors before 2.6 have milliseconds only.
@@ -458,7 +460,7 @@ impl SourceBlock {
             },
         };
         Ok(Origin {
-            xid: xid.map(|xid| (xid & u64::from(u32::MAX)) as u32),
+            xid: Some((xid & u64::from(u32::MAX)) as u32),
             lsn,
             committed: committed.map(DatabaseMicros),
         })

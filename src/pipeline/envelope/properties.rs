@@ -187,7 +187,7 @@ proptest! {
         number in proptest::option::of(int64()),
         flag in any::<Option<bool>>(),
         uid in any::<Option<u128>>(),
-        (xid, lsn, micros) in (any::<Option<u32>>(), any::<Option<u64>>(), int64()),
+        (xid, lsn, micros) in (any::<u32>(), any::<Option<u64>>(), int64()),
     ) {
         let uid = uid.map(|uid| uuid::Uuid::from_u128(uid).to_string());
         let record = json!({
@@ -205,7 +205,7 @@ proptest! {
                 value(number.map(|number| number.to_string())),
                 value(text),
             ],
-            origin: Origin { xid, lsn: lsn.map(Lsn), committed: Some(DatabaseMicros(micros)) },
+            origin: Origin { xid: Some(xid), lsn: lsn.map(Lsn), committed: Some(DatabaseMicros(micros)) },
         });
         let wrapped = json!({"schema": {"type": "struct"}, "payload": record});
         let pretty = serde_json::to_string_pretty(&wrapped).unwrap();
@@ -224,7 +224,7 @@ proptest! {
         let projection = project(columns, &[1, 0], &[], &[]);
         let key = json!({"tenant": tenant, "id": id}).to_string();
         let wrapped = json!({"schema": {}, "payload": {"tenant": tenant, "id": id}}).to_string();
-        let record = json!({"op": "d", "before": null, "source": {"schema": "public", "table": "users"}});
+        let record = json!({"op": "d", "before": null, "source": {"schema": "public", "table": "users", "txId": 9}});
         for key in [key, wrapped] {
             let outcome = decode(
                 &mut decoder(&projection),

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use crossbeam::channel::Sender;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
-use super::{ClaimRequest, Command, Plan, RunError};
+use super::{ClaimRequest, Command, Plan, RunError, claim};
 use crate::config::settings::Source;
-use crate::pg::connect::Code;
 use crate::pg::ident::Ident;
-use crate::pipeline::checkpoint::Lane;
+use crate::pg::server;
 use crate::pipeline::position::{DatabaseMicros, PartitionId, Position};
 use crate::pipeline::progress::{Progress, SlotSample};
 use crate::state::progress::{self, Seen};
@@ -20,7 +20,7 @@ use crate::state::{StateError, dead_letter, gap, sql};
 
 /// Samples between two mirrors of the durable positions to the consumer group.
 const MIRROR_EVERY: u32 = 5;
-/// Wait after a sample or a claim that the database did not answer.
+/// Wait after a sample that the database did not answer.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(
@@ -33,33 +33,23 @@ pub(super) async fn run(
     let mut tick = tokio::time::interval(plan.settings.worker.sample_every);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut ticks = 0_u32;
+    // One task a claim: a partition whose broker is away must not hold up the others.
+    let mut claims = JoinSet::new();
     loop {
-        // Claims first: a partition that nobody reads is worse than an old figure.
         tokio::select! {
-            biased;
             request = requests.recv() => {
                 let Some(request) = request else { return Ok(()) };
-                claim(&plan, &pool, request, &commands).await?;
+                claims.spawn(claim::claim(plan.clone(), pool.clone(), request, commands.clone()));
+            }
+            Some(claimed) = claims.join_next() => {
+                claimed.map_err(|_| RunError::Panicked).flatten()?;
             }
             _ = tick.tick() => {
                 ticks += 1;
                 let mirror = ticks.is_multiple_of(MIRROR_EVERY);
                 match sample(&plan, &pool, &status, mirror).await {
-                    Ok(Sampled { durable, moved }) => {
-                        for partition in moved {
-                            if commands.try_send(Command::LookAgain(partition)).is_err() {
-                                tracing::debug!("the reading thread is busy; the claim waits");
-                            }
-                        }
-                        if !durable.is_empty() && commands.try_send(Command::Mirror(durable)).is_err() {
-                            tracing::debug!("the reading thread is busy; the mirror waits");
-                        }
-                        let open = status.borrow().dead_letters_open;
-                        let limit = plan.settings.dead_letters.limit;
-                        if open > limit {
-                            return Err(RunError::DeadLetters { open, limit });
-                        }
-                    }
+                    Ok(sampled) => act(&plan, sampled, &commands, &status)?,
+                    Err(error @ RunError::OtherServer { .. }) => return Err(error),
                     Err(error) => {
                         tracing::warn!(%error, "could not sample the database");
                         tokio::time::sleep(BACK_OFF).await;
@@ -70,73 +60,27 @@ pub(super) async fn run(
     }
 }
 
-/// Claims until it succeeds: without a claim the partition stays paused.
-async fn claim(
+/// Passes on what a sample has shown.
+fn act(
     plan: &Plan,
-    pool: &deadpool_postgres::Pool,
-    request: ClaimRequest,
+    Sampled { durable, moved }: Sampled,
     commands: &Sender<Command>,
+    status: &watch::Sender<Progress>,
 ) -> Result<(), RunError> {
-    let ClaimRequest { partition, generation, log, found } = request;
-    let claim = loop {
-        let attempt = async {
-            let mut client = pool.get().await.map_err(|_| unreachable_database())?;
-            if let Some(gap) = &found {
-                gap::record(&**client, &plan.settings.name, &partition, gap).await?;
-                progress::reset(
-                    &client,
-                    &plan.settings.name,
-                    &partition,
-                    Position::before(log.low),
-                )
-                .await?;
-            }
-            progress::claim(
-                &mut client,
-                &plan.settings.name,
-                &partition,
-                Lane::ONLY,
-                &plan.source,
-                log,
-                &plan.owner,
-            )
-            .await
-        };
-        match attempt.await {
-            Ok(claim) => break claim,
-            Err(error @ StateError::Sql { code: Code::State(_), .. }) if halts(&error) => {
-                return Err(error.into());
-            }
-            Err(error) => {
-                tracing::warn!(%partition, %error, "could not claim the partition yet");
-                tokio::time::sleep(BACK_OFF).await;
-            }
+    for partition in moved {
+        if commands.try_send(Command::LookAgain(partition)).is_err() {
+            tracing::debug!("the reading thread is busy; the claim waits");
         }
-    };
-    if let Some(gap) = &claim.gap {
-        tracing::error!(%partition, gap = gap.detail(), "the source has a gap; no gate opens until it is healed");
     }
-    // Room is bounded by the partitions of one worker; a full channel means the thread has stopped.
-    if commands.try_send(Command::Claimed { partition, generation, log, claim }).is_err() {
-        tracing::warn!("a claimed partition found no reader");
+    if !durable.is_empty() && commands.try_send(Command::Mirror(durable)).is_err() {
+        tracing::debug!("the reading thread is busy; the mirror waits");
+    }
+    let open = status.borrow().dead_letters_open;
+    let limit = plan.settings.dead_letters.limit;
+    if open > limit {
+        return Err(RunError::DeadLetters { open, limit });
     }
     Ok(())
-}
-
-fn halts(error: &StateError) -> bool {
-    match error {
-        StateError::Sql { code, .. } => {
-            code.disposition() == crate::pg::sqlstate::Disposition::Halt
-        }
-        StateError::Newer { .. }
-        | StateError::OtherConfig { .. }
-        | StateError::Mode { .. }
-        | StateError::Session(_) => true,
-    }
-}
-
-fn unreachable_database() -> StateError {
-    StateError::Sql { what: "connect", code: Code::Closed }
 }
 
 #[derive(Debug)]
@@ -152,11 +96,17 @@ async fn sample(
     pool: &deadpool_postgres::Pool,
     status: &watch::Sender<Progress>,
     mirror: bool,
-) -> Result<Sampled, StateError> {
-    let client = pool.get().await.map_err(|_| unreachable_database())?;
+) -> Result<Sampled, RunError> {
+    let client = pool.get().await.map_err(|_| claim::unreachable_database())?;
+    // A pool that reconnects to a promoted standby would go on as if nothing had been lost.
+    let now = server::identity(&client).await?;
+    if now != plan.server {
+        return Err(RunError::OtherServer { began: plan.server.clone(), now });
+    }
     let name = &plan.settings.name;
     let Source::Kafka(kafka) = &plan.settings.source;
     let (now, slot) = clock_and_slot(&client, &kafka.slot).await?;
+    gap::watch_slot(&client, name, &kafka.slot).await?;
     let gaps = gap::open(&client, name).await?;
     let dead = dead_letter::open(&client, name).await?;
     // Read before the rows, so that only what was reported must be found in them.
@@ -164,6 +114,7 @@ async fn sample(
         status.borrow().partitions.iter().map(|(id, one)| (id.clone(), one.position)).collect();
     let seen = progress::seen(&client, name).await?;
     let durable = if mirror { progress::durable(&client, name).await? } else { Vec::new() };
+    let durable = durable.into_iter().map(|seen| (seen.partition, seen.position)).collect();
     let sampled = plan.clock.now();
     status.send_modify(|status| {
         status.slot = slot;
@@ -184,7 +135,7 @@ async fn sample(
 /// The partitions that must be claimed again: a person moved them, or a crash of the database took
 /// back a commit that was reported. Without a change to write no writer would notice either.
 fn went_back(reported: &BTreeMap<PartitionId, Position>, seen: Vec<Seen>) -> Vec<PartitionId> {
-    let moved = |Seen { partition, position, rewound }: Seen| {
+    let moved = |Seen { partition, position, rewound, .. }: Seen| {
         let lost = reported.get(&partition).is_some_and(|reported| position < *reported);
         if rewound {
             tracing::info!(%partition, "moved by hand, claiming it again");
@@ -231,6 +182,7 @@ mod tests {
         let seen = |number, position, rewound| Seen {
             partition: id(number),
             position: Position(position),
+            source: "here".into(),
             rewound,
         };
         let reported = (0..4).map(|number| (id(number), Position(7))).collect();

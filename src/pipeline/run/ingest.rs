@@ -63,6 +63,8 @@ pub(super) struct Ingest<S> {
     published: Option<Instant>,
     /// The source's trouble as it stands in the progress.
     told: Option<String>,
+    /// How long a writer may take to receive a last window.
+    patience: Duration,
 }
 
 /// What a record passes through; apart from the source, which lends the record.
@@ -83,7 +85,6 @@ struct Partition {
     window: Window,
     opened: Option<Instant>,
     paused: bool,
-    log: Log,
     /// Records before this offset come from another server: their transaction ids mean nothing here.
     foreign_before: i64,
     /// Something other than what was expected was read.
@@ -130,6 +131,7 @@ impl<S: Source> Ingest<S> {
             held_up: None,
             published: None,
             told: None,
+            patience: plan.settings.worker.shutdown_timeout,
         }
     }
 
@@ -164,8 +166,8 @@ impl<S: Source> Ingest<S> {
                 Polled::Record => {}
                 Polled::Nothing => return Ok(true),
                 Polled::Assigned(partitions) => {
-                    for (partition, log) in partitions {
-                        self.assigned(partition, log, None);
+                    for partition in partitions {
+                        self.assigned(partition, None);
                     }
                 }
                 Polled::Revoked(partitions) => {
@@ -186,7 +188,7 @@ impl<S: Source> Ingest<S> {
     }
 
     /// Asks for a partition; whatever is still on its way from an earlier claim is void.
-    fn assigned(&mut self, partition: PartitionId, log: Log, found: Option<Gap>) {
+    fn assigned(&mut self, partition: PartitionId, found: Option<Gap>) {
         self.generation += 1;
         let generation = self.generation;
         let fresh = Partition {
@@ -198,14 +200,13 @@ impl<S: Source> Ingest<S> {
             window: Window::open(partition.clone(), Lane::ONLY, Position(-1)),
             opened: None,
             paused: false,
-            log,
             foreign_before: 0,
             found: None,
         };
         if let Some(former) = self.stage.partitions.insert(partition.clone(), fresh) {
             former.live.store(false, Ordering::Release);
         }
-        let request = ClaimRequest { partition, generation, log, found };
+        let request = ClaimRequest { partition, generation, found };
         // The control task only ends when the worker does.
         let _ = self.claims.blocking_send(request);
     }
@@ -215,12 +216,12 @@ impl<S: Source> Ingest<S> {
             .stage
             .partitions
             .iter_mut()
-            .filter_map(|(id, one)| Some((id.clone(), one.log, one.found.take()?)))
+            .filter_map(|(id, one)| Some((id.clone(), one.found.take()?)))
             .collect();
-        for (partition, log, gap) in wrong {
+        for (partition, gap) in wrong {
             tracing::error!(%partition, gap = gap.detail(), "the source is not what it was");
             self.source.pause(&partition);
-            self.assigned(partition, log, Some(gap));
+            self.assigned(partition, Some(gap));
         }
     }
 
@@ -233,15 +234,15 @@ impl<S: Source> Ingest<S> {
             Command::Claimed { partition, generation, log, claim } => {
                 self.claimed(partition, generation, log, claim);
             }
-            Command::SeekBack { partition, position, epoch } => {
-                if let Some(one) = self.stage.owned(&partition, epoch) {
+            Command::SeekBack { partition, position, live } => {
+                if let Some(one) = self.stage.owned(&partition, &live) {
                     tracing::warn!(%partition, %position, "a reported commit was lost, reading again");
                     one.restart(&partition, position, Phase::Running);
                     self.source.start(&partition, position.next_offset());
                 }
             }
-            Command::Fenced { partition, epoch } => {
-                if let Some(one) = self.stage.owned(&partition, epoch) {
+            Command::Fenced { partition, live } => {
+                if let Some(one) = self.stage.owned(&partition, &live) {
                     tracing::warn!(%partition, "another worker has taken the partition over");
                     let position = one.window.to();
                     one.restart(&partition, position, Phase::Stopped(self.clock.now()));
@@ -260,16 +261,13 @@ impl<S: Source> Ingest<S> {
         if one.generation != generation {
             return; // revoked or claimed again since
         }
-        let Claim { epoch, position, mark, gap, first } = claim;
+        let Claim { epoch, position, mark, gap: _, foreign_before, first } = claim;
         tracing::info!(
             %partition, %epoch, next = position.next_offset(), low = log.low, high = log.high,
             first, "partition claimed"
         );
         one.epoch = epoch;
-        one.foreign_before = match gap {
-            Some(Gap::OtherSource { .. }) => log.high,
-            Some(_) | None => 0,
-        };
+        one.foreign_before = foreign_before;
         // The last record is read again where it is still there, to see that the log is the same.
         let (phase, next) = match mark {
             Some(mark) if position.0 >= log.low => (Phase::Recognising(position, mark), position.0),
@@ -321,7 +319,8 @@ impl<S: Source> Ingest<S> {
         usize::try_from(partition.number).unwrap_or(0) % self.lanes.len()
     }
 
-    fn send(&mut self, writer: usize, partition: &PartitionId) -> bool {
+    /// Closes a partition's window, to be written the way that fits how far behind it is.
+    fn close(&mut self, partition: &PartitionId) -> Work {
         let end = self.source.end(partition);
         let one = self.stage.partitions.get_mut(partition).expect("chosen from the map");
         let behind = end.map(|end| (end - one.window.to().next_offset()).max(0).cast_unsigned());
@@ -331,16 +330,20 @@ impl<S: Source> Ingest<S> {
         let next = Window::open(partition.clone(), Lane::ONLY, one.window.to());
         let window = std::mem::replace(&mut one.window, next);
         one.opened = None;
-        let work = Work { window, mode, epoch: one.epoch, live: one.live.clone() };
         failpoint::reached("batch::closed");
+        Work { window, mode, epoch: one.epoch, live: one.live.clone() }
+    }
+
+    fn send(&mut self, writer: usize, partition: &PartitionId) -> bool {
+        let work = self.close(partition);
         match self.lanes[writer].windows.try_send(work) {
             Ok(()) => self.lanes[writer].wake.notify_one(),
             Err(TrySendError::Full(_)) => unreachable!("the only sender saw room"),
             // The writer ended by an error, which stops the whole worker.
             Err(TrySendError::Disconnected(_)) => return false,
         }
-        if one.paused {
-            one.paused = false;
+        let one = self.stage.partitions.get_mut(partition).expect("just closed");
+        if std::mem::take(&mut one.paused) {
             self.source.resume(partition);
         }
         self.served[writer] = Some(partition.clone());
@@ -428,16 +431,16 @@ impl<S: Source> Ingest<S> {
             if self.stage.partitions[&partition].window.is_empty() {
                 continue;
             }
-            while self.lanes[writer].windows.is_full() {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            if !self.send(writer, &partition) {
-                break;
+            let work = self.close(&partition);
+            let lane = &self.lanes[writer];
+            lane.wake.notify_one();
+            // A writer that is gone gives up at once, a slow one when the time to drain is over.
+            if lane.windows.send_timeout(work, self.patience).is_ok() {
+                lane.wake.notify_one();
             }
         }
         self.publish();
-        let lanes = std::mem::take(&mut self.lanes);
-        for WriterLane { windows, wake } in lanes {
+        for WriterLane { windows, wake } in std::mem::take(&mut self.lanes) {
             drop(windows);
             wake.notify_one();
         }
@@ -493,9 +496,9 @@ impl Stage {
         }
     }
 
-    /// The partition, if it still is what it was at that epoch.
-    fn owned(&mut self, partition: &PartitionId, epoch: Epoch) -> Option<&mut Partition> {
-        self.partitions.get_mut(partition).filter(|one| one.epoch == epoch)
+    /// The partition, if its windows still are those of `live`.
+    fn owned(&mut self, partition: &PartitionId, live: &Arc<AtomicBool>) -> Option<&mut Partition> {
+        self.partitions.get_mut(partition).filter(|one| Arc::ptr_eq(&one.live, live))
     }
 }
 

@@ -10,6 +10,7 @@
 //! The thread never waits for the database: a partition whose window is full is paused while polling
 //! goes on. Every channel is bounded.
 
+mod claim;
 mod control;
 mod ingest;
 mod writer;
@@ -19,6 +20,7 @@ use std::sync::atomic::AtomicBool;
 
 use crossbeam::channel;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinError;
 
 use crate::clock::Clock;
 use crate::config::settings::Settings;
@@ -29,7 +31,7 @@ use crate::pipeline::envelope::DebeziumDecoder;
 use crate::pipeline::position::{Epoch, PartitionId, Position};
 use crate::pipeline::progress::{Mode, Progress, WorkerState};
 use crate::pipeline::sink::SinkError;
-use crate::pipeline::source::{Source, SourceError};
+use crate::pipeline::source::{Logs, Source, SourceError};
 use crate::pipeline::transform::Mapping;
 use crate::state::StateError;
 use crate::state::gap::Gap;
@@ -38,7 +40,7 @@ use crate::state::progress::{Claim, Log};
 use crate::table::Projection;
 
 /// All that a run needs, resolved and checked at start.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Plan {
     pub settings: Arc<Settings>,
     pub connector: Connector,
@@ -50,6 +52,8 @@ pub struct Plan {
     pub source: String,
     /// Names this process in the progress rows.
     pub owner: String,
+    /// Tells how far the source's logs reach.
+    pub logs: Arc<dyn Logs>,
     pub clock: Clock,
 }
 
@@ -72,6 +76,8 @@ pub enum RunError {
     Identity(#[from] IdentityError),
     #[error("the database is now {now}, the worker began on {began}")]
     OtherServer { began: ServerIdentity, now: ServerIdentity },
+    #[error("a writer cannot open its session")]
+    Session(#[source] SinkError),
     #[error("{open} dead letters are unresolved, the limit is {limit}")]
     DeadLetters { open: u64, limit: u64 },
     #[error("part of the worker ended by a defect")]
@@ -104,6 +110,9 @@ impl RunError {
                  are understood."
                     .into(),
             ),
+            Self::Session(_) => {
+                Some("Compare table, columns and rights with the config; then start again.".into())
+            }
             Self::Source(_) | Self::Identity(_) | Self::Panicked => None,
         }
     }
@@ -128,16 +137,17 @@ enum Command {
         log: Log,
         claim: Claim,
     },
-    /// A commit that was reported has been lost in a crash: read again from there.
+    /// A commit that was reported has been lost in a crash: read again from there. `live` is that of
+    /// the window which met it; the answer to a window that is void by now is void too.
     SeekBack {
         partition: PartitionId,
         position: Position,
-        epoch: Epoch,
+        live: Arc<AtomicBool>,
     },
     /// Somebody else owns the partition.
     Fenced {
         partition: PartitionId,
-        epoch: Epoch,
+        live: Arc<AtomicBool>,
     },
     Mirror(Vec<(PartitionId, Position)>),
     /// The partition's stored position was moved or lost: claim it again.
@@ -150,7 +160,6 @@ enum Command {
 struct ClaimRequest {
     partition: PartitionId,
     generation: u64,
-    log: Log,
     /// What re-reading the last record has shown.
     found: Option<Gap>,
 }
@@ -189,26 +198,31 @@ pub async fn run(
     let mut ingest = tokio::task::spawn_blocking(move || ingest.run());
     progress.send_modify(|progress| progress.state = WorkerState::Running);
 
+    let joined = |ended: Result<Result<(), RunError>, JoinError>| {
+        ended.map_err(|_| RunError::Panicked).flatten()
+    };
     let mut stop = std::pin::pin!(stop);
+    let mut reading = true;
     let first = tokio::select! {
         biased;
         () = &mut stop => Ok(()),
-        Some(ended) = writers.join_next() => ended.map_err(|_| RunError::Panicked).flatten(),
-        ended = &mut control => ended.map_err(|_| RunError::Panicked).flatten(),
-        ended = &mut ingest => ended.map_err(|_| RunError::Panicked).flatten(),
+        Some(ended) = writers.join_next() => joined(ended),
+        ended = &mut control => joined(ended),
+        ended = &mut ingest => {
+            reading = false;
+            joined(ended)
+        }
     };
     progress.send_modify(|progress| progress.state = WorkerState::Draining);
     // The channel is only full of what the thread will read before this.
     let _ = commands.send(Command::Stop);
     control.abort();
     let drained = tokio::time::timeout(plan.settings.worker.shutdown_timeout, async {
-        if !ingest.is_finished() {
-            ingest.await.map_err(|_| RunError::Panicked).flatten()?;
-        }
+        let mut result = if reading { joined(ingest.await) } else { Ok(()) };
         while let Some(ended) = writers.join_next().await {
-            ended.map_err(|_| RunError::Panicked).flatten()?;
+            result = result.and(joined(ended));
         }
-        Ok(())
+        result
     })
     .await
     .unwrap_or_else(|_| {

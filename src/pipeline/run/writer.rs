@@ -1,7 +1,7 @@
 //! One writer: a connection, and the windows of its partitions one after another.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
@@ -11,7 +11,7 @@ use super::{Command, Plan, RunError, Work};
 use crate::clock::Clock;
 use crate::metric::{self, Outcome};
 use crate::pg::connect::Code;
-use crate::pg::server;
+use crate::pg::server::{self, ServerIdentity};
 use crate::pg::sqlstate::Disposition;
 use crate::pipeline::batch::{Batch, Row, RowCap};
 use crate::pipeline::change::{ChangeEvent, Op, Origin};
@@ -20,11 +20,18 @@ use crate::pipeline::mutation::{Effect, Mutation};
 use crate::pipeline::progress::{Counters, Mode, Progress};
 use crate::pipeline::sink::{CurrentRow, Fence, Session, SinkError};
 use crate::state::progress;
-use crate::table::Key;
+use crate::table::{Key, Value};
 
 /// First wait before the same work is tried again; doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Longest sleep of an idle writer.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Rows that are read by key in one statement; they are the long ones.
+const REREAD_ROWS: usize = 32;
+/// Time for an answer beyond what the server gives each statement: a peer that is gone without a word
+/// must not be waited for.
+const GRACE: Duration = Duration::from_secs(15);
 /// Visibility is asked for often: it ends with a network round trip of a standby, as a rule.
 const LONGEST_VISIBILITY_WAIT: Duration = Duration::from_millis(100);
 
@@ -38,6 +45,9 @@ pub(super) struct Writer {
     clock: Clock,
     session: Option<Session>,
     bulk: RowCap,
+    /// Part of the present window has been written. Without synchronous commit a crash of the server
+    /// takes it back, and nothing in the progress row tells.
+    begun: bool,
 }
 
 /// What became of a batch.
@@ -66,6 +76,7 @@ impl Writer {
             clock: plan.clock.clone(),
             session: None,
             bulk: RowCap::new(plan.settings.batch.max_rows),
+            begun: false,
         }
     }
 
@@ -75,7 +86,10 @@ impl Writer {
         loop {
             match self.windows.try_recv() {
                 Ok(work) => self.window(work).await?,
-                Err(TryRecvError::Empty) => self.wake.notified().await,
+                // Looks again by itself: the end of the channel wakes nobody.
+                Err(TryRecvError::Empty) => {
+                    let _ = tokio::time::timeout(LOOK_AGAIN, self.wake.notified()).await;
+                }
                 Err(TryRecvError::Disconnected) => return Ok(()),
             }
         }
@@ -93,9 +107,9 @@ impl Writer {
             ownership: self.plan.ownership.clone(),
             epoch,
         };
-        let is_void = || !live.load(std::sync::atomic::Ordering::Acquire);
+        self.begun = false;
         for batch in window.close(mode, settings.batch.slices, rows, settings.batch.max_bytes) {
-            match self.batch(batch, &fence, &is_void).await? {
+            match self.batch(batch, &fence, &live).await? {
                 Fate::Written => {}
                 Fate::Void => return Ok(()),
             }
@@ -108,16 +122,17 @@ impl Writer {
         &mut self,
         batch: Batch,
         fence: &Fence,
-        is_void: &(dyn Fn() -> bool + Sync),
+        live: &Arc<AtomicBool>,
     ) -> Result<Fate, RunError> {
         let mut parts = vec![batch];
         let mut waits = Waits::default();
         while let Some(part) = parts.pop() {
-            if is_void() {
+            if !live.load(Ordering::Acquire) {
                 return Ok(Fate::Void);
             }
             let (part, error) = match self.attempt(part, fence).await {
                 Ok(()) => {
+                    self.begun = true;
                     self.unthrottle(&mut waits);
                     continue;
                 }
@@ -127,12 +142,18 @@ impl Writer {
             self.progress.send_modify(|progress| progress.counters.retries += 1);
             match error.disposition() {
                 Disposition::Retry => {
+                    if matches!(error, SinkError::NotVisible) {
+                        self.look_at_horizon().await;
+                    }
                     let wait = self.wait_for(&error, &mut waits, &part)?;
                     parts.push(part);
                     tokio::time::sleep(wait).await;
                 }
                 Disposition::SplitAndRetry => {
                     tracing::info!(code = error.label(), rows = part.rows.len(), "batch split");
+                    if part.mode == Mode::Bulk && error.label() == "57014" {
+                        self.bulk.shrink();
+                    }
                     match part.halve() {
                         Ok((first, second)) => parts.extend([second, first]),
                         Err(single) => parts.push(single),
@@ -142,6 +163,8 @@ impl Writer {
                 }
                 Disposition::Bisect => match part.halve() {
                     Ok((first, second)) => parts.extend([second, first]),
+                    // Whatever it was, it was no row of ours.
+                    Err(empty) if empty.rows.is_empty() => return Err(halted(&empty, error)),
                     Err(single) => {
                         let position = single.rows.first().map(|row| row.position);
                         tracing::warn!(
@@ -155,9 +178,13 @@ impl Writer {
                     tracing::warn!(%error, "the database session ended, opening another");
                     self.throttle(format!("no database session: {error}"));
                     self.session = None;
+                    if waits.count > 0 {
+                        tokio::time::sleep(waits.next(LONGEST_WAIT, self.number)).await;
+                    }
+                    waits.count += 1;
                     self.connect().await?;
                     metric::reconnect(metric::Peer::Database);
-                    match self.settle(part, fence).await? {
+                    match self.settle(part, fence, live).await? {
                         Settled::Again(part) => parts.push(part),
                         Settled::Written => {}
                         Settled::Void => return Ok(Fate::Void),
@@ -175,9 +202,10 @@ impl Writer {
         if let Err(error) = self.fill_from_current_rows(&mut batch).await {
             return Err((batch, error));
         }
+        let limit = self.limit();
         let session = self.session.as_mut().expect("connected before any batch");
         let began = self.clock.now();
-        let receipt = match session.write(&batch, fence).await {
+        let receipt = match within(limit, session.write(&batch, fence)).await {
             Ok(receipt) => receipt,
             Err(error) => return Err((batch, error)),
         };
@@ -194,52 +222,60 @@ impl Writer {
     }
 
     /// Turns re-reads into fills from the rows as they stand; those with nothing to write go.
+    ///
+    /// A few at a time, since long rows are the ones that events leave out: what becomes too much for
+    /// a statement is split before the rest is read.
     async fn fill_from_current_rows(&mut self, batch: &mut Batch) -> Result<(), SinkError> {
-        let rereads = |row: &&Row| matches!(row.mutation, Mutation::Reread { .. });
-        let asked = batch.rows.iter().filter(rereads).count();
-        if asked == 0 {
-            return Ok(());
+        let limit = self.limit();
+        let most = self.plan.settings.batch.max_bytes;
+        loop {
+            let places: Vec<usize> = (0..batch.rows.len())
+                .filter(|&place| matches!(batch.rows[place].mutation, Mutation::Reread { .. }))
+                .take(REREAD_ROWS)
+                .collect();
+            if places.is_empty() {
+                return Ok(());
+            }
+            let bytes: usize = batch.rows.iter().map(|row| row.mutation.bytes()).sum();
+            if bytes > most && batch.rows.len() > 1 {
+                return Err(SinkError::TooLarge { rows: batch.rows.len(), bytes });
+            }
+            let asked: Vec<&Row> = places.iter().map(|&place| &batch.rows[place]).collect();
+            let keys: Vec<&Key> = asked.iter().map(|row| row.mutation.key()).collect();
+            let events: Vec<_> = asked.iter().filter_map(|row| row.xid).collect();
+            let session = self.session.as_mut().expect("connected before any batch");
+            let rows = within(limit, session.current(&keys, events.into_iter())).await?;
+            let found = rows.len() as u64;
+            let mut fills: Vec<Option<Mutation>> = Vec::new();
+            fills.resize_with(places.len(), || None);
+            let mut equal = 0;
+            for CurrentRow { place, values } in rows {
+                match self.effect(keys[place].clone(), values) {
+                    Effect::Mutate(fill) => fills[place] = Some(fill),
+                    Effect::Echo { .. } | Effect::Gone { .. } => equal += 1,
+                }
+            }
+            // From the back, so that the places of those before stay right.
+            for (&place, fill) in places.iter().zip(fills).rev() {
+                match fill {
+                    Some(fill) => batch.rows[place].mutation = fill,
+                    None => drop(batch.rows.remove(place)),
+                }
+            }
+            let deleted = (places.len() as u64).saturating_sub(found);
+            metric::rows(Outcome::Reread, found);
+            metric::rows(Outcome::Deleted, deleted);
+            metric::rows(Outcome::Equal, equal);
+            self.progress.send_modify(|progress| {
+                progress.counters.reread += found;
+                progress.counters.deleted += deleted;
+                progress.counters.equal += equal;
+            });
         }
-        let keys: Vec<Key> =
-            batch.rows.iter().filter(rereads).map(|row| row.mutation.key().clone()).collect();
-        let events =
-            batch.rows.iter().filter(rereads).filter_map(|row| row.xid).collect::<Vec<_>>();
-        let session = self.session.as_mut().expect("connected before any batch");
-        let keys: Vec<&Key> = keys.iter().collect();
-        let rows = session.current(&keys, events.into_iter()).await?;
-        let found = rows.len();
-        let mut effects: HashMap<Key, Effect> =
-            rows.into_iter().map(|row| (row.key.clone(), self.effect(row))).collect();
-        let mut echoes = 0;
-        batch.rows.retain_mut(|row| match &row.mutation {
-            Mutation::Fill { .. } => true,
-            Mutation::Reread { key } => match effects.remove(key) {
-                Some(Effect::Mutate(fill)) => {
-                    row.mutation = fill;
-                    true
-                }
-                Some(Effect::Echo { .. } | Effect::Gone { .. }) => {
-                    echoes += 1;
-                    false
-                }
-                None => false,
-            },
-        });
-        let (found, deleted) = (found as u64, (asked - found) as u64);
-        metric::rows(Outcome::Reread, found);
-        metric::rows(Outcome::Deleted, deleted);
-        metric::rows(Outcome::Equal, echoes);
-        self.progress.send_modify(|progress| {
-            progress.counters.reread += found;
-            progress.counters.deleted += deleted;
-            progress.counters.equal += echoes;
-        });
-        Ok(())
     }
 
     /// What a row as it stands asks for.
-    fn effect(&self, row: CurrentRow) -> Effect {
-        let CurrentRow { key, values } = row;
+    fn effect(&self, key: Key, values: Vec<Value>) -> Effect {
         let origin = Origin::default();
         self.plan.mapping.effect(ChangeEvent { op: Op::Read, key, values, origin })
     }
@@ -251,27 +287,26 @@ impl Writer {
     /// The batch is durable already, so this never fails it: what cannot be read is left uncounted.
     async fn judge_misses(&mut self, batch: Batch, written: u64, fence: &Fence) {
         let keys: Vec<&Key> = batch.rows.iter().map(|row| row.mutation.key()).collect();
+        let limit = self.limit();
         let session = self.session.as_mut().expect("connected before any batch");
-        let rows = match session.current(&keys, std::iter::empty()).await {
+        let rows = match within(limit, session.current(&keys, std::iter::empty())).await {
             Ok(rows) => rows,
             Err(error) => {
                 tracing::debug!(%error, "could not read the rows that were not changed");
                 return;
             }
         };
-        let deleted = (keys.len() - rows.len()) as u64;
-        let mut current: HashMap<Key, CurrentRow> =
-            rows.into_iter().map(|row| (row.key.clone(), row)).collect();
+        let deleted = (keys.len() as u64).saturating_sub(rows.len() as u64);
         let (mut same, mut newer, mut amiss) = (0, 0, Vec::new());
-        for row in &batch.rows {
+        for CurrentRow { place, values } in rows {
+            let row = &batch.rows[place];
             let Mutation::Fill { key, seen, .. } = &row.mutation else { continue };
-            let Some(now) = current.remove(key) else { continue };
-            if now.values.starts_with(seen) {
+            if values.starts_with(seen) {
                 same += 1;
                 continue;
             }
             newer += 1;
-            if let Effect::Mutate(mutation) = self.effect(now) {
+            if let Effect::Mutate(mutation) = self.effect(key.clone(), values) {
                 amiss.push(Row { mutation, ..row.clone() });
             }
         }
@@ -294,7 +329,7 @@ impl Writer {
         let repair =
             Batch { rows: amiss, dead: Vec::new(), delta, counts: Default::default(), ..batch };
         let session = self.session.as_mut().expect("connected before any batch");
-        match session.write(&repair, fence).await {
+        match within(limit, session.write(&repair, fence)).await {
             Ok(receipt) => self.account(&repair, &receipt),
             Err(error) => tracing::debug!(%error, "newer rows are left to their own events"),
         }
@@ -328,42 +363,66 @@ impl Writer {
     /// Opens a session, however long the database is away; another server is an error.
     async fn connect(&mut self) -> Result<(), RunError> {
         let mut waits = Waits::default();
-        let session = loop {
-            let opened = Session::open(&self.plan.connector, self.plan.projection.clone()).await;
-            match opened {
-                Ok(session) => break session,
-                Err(error @ (SinkError::Connect(_) | SinkError::Sql { .. })) => {
-                    let halt = match &error {
-                        SinkError::Sql { code, .. } => code.disposition() == Disposition::Halt,
-                        _ => false,
-                    };
-                    if halt {
-                        return Err(RunError::State(crate::state::StateError::Session(
-                            error.to_string(),
-                        )));
-                    }
-                    tracing::warn!(%error, cause = cause(&error), "no database session yet");
-                    self.throttle(format!("no database session: {error}"));
-                    tokio::time::sleep(waits.next(LONGEST_WAIT, self.number)).await;
+        loop {
+            let error = match self.open().await {
+                Ok((session, now)) if now == self.plan.server => {
+                    self.session = Some(session);
+                    self.progress.send_modify(|progress| progress.throttled = None);
+                    return Ok(());
                 }
-                Err(error) => {
-                    return Err(RunError::State(crate::state::StateError::Session(
-                        error.to_string(),
-                    )));
+                Ok((_, now)) => {
+                    return Err(RunError::OtherServer { began: self.plan.server.clone(), now });
                 }
+                Err(error) => error,
+            };
+            match error.disposition() {
+                Disposition::Halt | Disposition::Bisect => return Err(RunError::Session(error)),
+                Disposition::Retry
+                | Disposition::SplitAndRetry
+                | Disposition::Reconnect
+                | Disposition::Reprepare => {}
             }
-        };
-        let now = server::identity(session.client()).await?;
-        if now != self.plan.server {
-            return Err(RunError::OtherServer { began: self.plan.server.clone(), now });
+            tracing::warn!(%error, cause = cause(&error), "no database session yet");
+            self.throttle(format!("no database session: {error}"));
+            tokio::time::sleep(waits.next(LONGEST_WAIT, self.number)).await;
         }
-        self.session = Some(session);
-        self.unthrottle(&mut waits);
-        Ok(())
+    }
+
+    async fn open(&self) -> Result<(Session, ServerIdentity), SinkError> {
+        let table = || self.plan.projection.table.to_string();
+        within(self.limit(), async {
+            let session = Session::open(&self.plan.connector, self.plan.projection.clone()).await?;
+            let now = server::identity(session.client()).await.map_err(|error| {
+                let (what, at) = ("tell the server behind", String::new());
+                SinkError::Sql { what, table: table(), code: error.0, at }
+            })?;
+            Ok((session, now))
+        })
+        .await
+    }
+
+    /// Learns what has ended since, so that an id that looks like the future does not stay one.
+    async fn look_at_horizon(&mut self) {
+        let limit = self.limit();
+        if let Some(session) = &mut self.session
+            && let Err(error) = within(limit, session.look_at_horizon()).await
+        {
+            tracing::debug!(%error, "could not read the oldest running transaction");
+        }
+    }
+
+    /// The longest that a round trip of a few statements may take.
+    fn limit(&self) -> Duration {
+        self.plan.settings.database.statement_timeout * 2 + GRACE
     }
 
     /// After a lost connection: the progress row is the outcome of the last commit.
-    async fn settle(&mut self, batch: Batch, fence: &Fence) -> Result<Settled, RunError> {
+    async fn settle(
+        &mut self,
+        batch: Batch,
+        fence: &Fence,
+        live: &Arc<AtomicBool>,
+    ) -> Result<Settled, RunError> {
         let delta = &batch.delta;
         let session = self.session.as_ref().expect("just connected");
         let stored = match progress::settle(
@@ -383,13 +442,14 @@ impl Writer {
         };
         let ours = stored.as_ref().filter(|stored| stored.epoch == fence.epoch);
         let Some(stored) = ours else {
-            self.tell(Command::Fenced { partition: delta.partition.clone(), epoch: fence.epoch });
+            self.tell(Command::Fenced { partition: delta.partition.clone(), live: live.clone() });
             return Ok(Settled::Void);
         };
-        if stored.position == delta.from {
+        let lasting = self.plan.settings.database.synchronous_commit || !self.begun;
+        if stored.position == delta.from && lasting {
             return Ok(Settled::Again(batch));
         }
-        if stored.position == delta.to {
+        if stored.position == delta.to && delta.to != delta.from {
             tracing::info!(partition = %delta.partition, position = %delta.to, "the lost reply was a commit");
             let (partition, position) = (delta.partition.clone(), delta.to);
             let at = crate::pipeline::DatabaseMicros(0);
@@ -401,11 +461,11 @@ impl Writer {
             );
             return Ok(Settled::Written);
         }
-        if stored.position < delta.from {
+        if stored.position <= delta.from {
             self.tell(Command::SeekBack {
                 partition: delta.partition.clone(),
                 position: stored.position,
-                epoch: fence.epoch,
+                live: live.clone(),
             });
             let (partition, position) = (&delta.partition, stored.position);
             self.progress.send_modify(|progress| {
@@ -493,12 +553,20 @@ impl Waits {
     }
 }
 
+/// What a server that answers gives by itself: an answer, or an error.
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, SinkError>>,
+) -> Result<T, SinkError> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(SinkError::Silent { limit }))
+}
+
 fn retry_reason(error: &SinkError) -> metric::Retry {
     use metric::Retry;
     match error {
         SinkError::NotVisible => Retry::NotVisible,
-        SinkError::Connect(_) | SinkError::Fenced => Retry::Connection,
-        SinkError::Ownership | SinkError::Key => Retry::Other,
+        SinkError::Connect(_) | SinkError::Fenced | SinkError::Silent { .. } => Retry::Connection,
+        SinkError::Ownership | SinkError::Key | SinkError::TooLarge { .. } => Retry::Other,
         SinkError::Sql { code: Code::Closed, .. } => Retry::Connection,
         SinkError::Sql { code: Code::Client, .. } => Retry::Other,
         SinkError::Sql { code: Code::State(state), .. } => match state.as_str() {

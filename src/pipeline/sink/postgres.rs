@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::future::Future as _;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
@@ -39,6 +40,10 @@ pub enum SinkError {
     NotVisible,
     #[error("a key is no value of the table's key column")]
     Key,
+    #[error("the database did not answer within {} s", limit.as_secs())]
+    Silent { limit: Duration },
+    #[error("{rows} rows hold {bytes} bytes, more than one statement may carry")]
+    TooLarge { rows: usize, bytes: usize },
 }
 
 impl SinkError {
@@ -48,10 +53,10 @@ impl SinkError {
             Self::Sql { code, .. } => code.disposition(),
             Self::Connect(_) => Disposition::Reconnect,
             // Re-reading progress tells a lost commit from another owner.
-            Self::Fenced => Disposition::Reconnect,
+            Self::Fenced | Self::Silent { .. } => Disposition::Reconnect,
             Self::Ownership => Disposition::Halt,
             Self::NotVisible => Disposition::Retry,
-            Self::Key => Disposition::Bisect,
+            Self::Key | Self::TooLarge { .. } => Disposition::Bisect,
         }
     }
 
@@ -67,7 +72,12 @@ impl SinkError {
             },
             Self::Ownership => Some("The columns belong to the services now. Nothing to repair."),
             Self::Connect(error) => Some(error.hint()),
-            Self::Sql { .. } | Self::Fenced | Self::NotVisible | Self::Key => None,
+            Self::Sql { .. }
+            | Self::Fenced
+            | Self::NotVisible
+            | Self::Key
+            | Self::Silent { .. }
+            | Self::TooLarge { .. } => None,
         }
     }
 
@@ -80,6 +90,8 @@ impl SinkError {
             Self::Ownership => "ownership",
             Self::NotVisible => "not_visible",
             Self::Key => "key",
+            Self::Silent { .. } => "silent",
+            Self::TooLarge { .. } => "too_large",
         }
     }
 }
@@ -96,10 +108,15 @@ pub struct Fence {
 /// A row as it stands in the table now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CurrentRow {
-    pub key: Key,
+    /// The place of its key among those asked for.
+    pub place: usize,
     /// In the projection's order.
     pub values: Vec<Value>,
 }
+
+/// Bytes of text that one statement carries at most. The protocol's own limit is a gigabyte a
+/// message; the client library notices it only after BEGIN is on its way.
+const MAX_STATEMENT: usize = 256 << 20;
 
 /// A connection with all statements prepared. After an error whose outcome is unknown it is dropped.
 #[derive(Debug)]
@@ -148,7 +165,21 @@ impl Session {
             .prepare("SELECT crossfade.advance($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
             .await
             .map_err(prepare)?;
-        Ok(Self { client, projection, update, current, visible, dead, advance, horizon })
+        let mut session =
+            Self { client, projection, update, current, visible, dead, advance, horizon };
+        session.look_at_horizon().await?;
+        Ok(session)
+    }
+
+    /// Learns which transactions have ended by now.
+    pub async fn look_at_horizon(&mut self) -> Result<(), SinkError> {
+        let row = self
+            .client
+            .query_one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint", &[])
+            .await
+            .map_err(|error| failed("see the transactions behind", &self.projection, &error))?;
+        self.horizon.observe(full(&row, 0));
+        Ok(())
     }
 
     pub fn client(&self) -> &Client {
@@ -162,6 +193,10 @@ impl Session {
     /// answers without an error after an aborted transaction too.
     pub async fn write(&mut self, batch: &Batch, fence: &Fence) -> Result<WriteReceipt, SinkError> {
         let delta = &batch.delta;
+        let bytes = batch.rows.iter().map(|row| row.mutation.bytes()).sum();
+        if bytes > MAX_STATEMENT {
+            return Err(SinkError::TooLarge { rows: batch.rows.len(), bytes });
+        }
         let ask = self.must_ask(batch.rows.iter().filter_map(|row| row.xid));
         let keys: Vec<&Key> = batch.rows.iter().map(|row| row.mutation.key()).collect();
         let mut arrays = params::keys(&self.projection, &keys)?;
@@ -288,12 +323,14 @@ impl Session {
             .query(&self.current, &arrays)
             .await
             .map_err(|error| failed("read rows of", &error))?;
-        let parts = self.projection.table.key.len();
+        let place = |row: &Row| {
+            usize::try_from(row.get::<_, i64>(0) - 1).expect("ordinality counts from 1")
+        };
         Ok(rows
             .iter()
             .map(|row| CurrentRow {
-                key: Key::new((0..parts).map(|index| row.get::<_, &str>(index).into()).collect()),
-                values: (parts..row.len())
+                place: place(row),
+                values: (1..row.len())
                     .map(|index| row.get::<_, Option<&str>>(index).map_or(Value::Null, Value::text))
                     .collect(),
             })

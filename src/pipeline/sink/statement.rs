@@ -39,19 +39,18 @@ pub(crate) fn update(projection: &Projection) -> String {
     )
 }
 
-/// The current key, sources and targets of rows, all as text.
+/// The current sources and targets of rows, all as text, behind the place of their key in the arrays,
+/// from 1: a key that comes back as text need not be the text that was sent.
 ///
 /// Parameters: an array a key column.
 pub(crate) fn current(projection: &Projection) -> String {
     let columns = projection
-        .table
-        .key_columns()
-        .chain(projection.columns())
+        .columns()
         .map(|column| format!("t.{}::text", column.name))
         .collect::<Vec<_>>()
         .join(", ");
     format!(
-        "SELECT {columns}\n  FROM unnest({arrays}) AS v({names})\n  JOIN {table} t ON {key}",
+        "SELECT v.place, {columns}\n  FROM unnest({arrays}) WITH ORDINALITY AS v({names}, place)\n  JOIN {table} t ON {key}",
         arrays = arrays(projection, 0),
         names = key_names(projection),
         table = projection.table,
@@ -175,8 +174,8 @@ mod tests {
            AND NOT (t."first_name" IS NOT DISTINCT FROM v.d0::text AND t."last_name" IS NOT DISTINCT FROM v.d1::text)
         "#);
         insta::assert_snapshot!(current(&users()), @r#"
-        SELECT t."id"::text, t."name"::text, t."first_name"::text, t."last_name"::text
-          FROM unnest($1::uuid[]) AS v(k0)
+        SELECT v.place, t."name"::text, t."first_name"::text, t."last_name"::text
+          FROM unnest($1::uuid[]) WITH ORDINALITY AS v(k0, place)
           JOIN "public"."users" t ON t."id" = v.k0::uuid
         "#);
     }

@@ -16,7 +16,7 @@ use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::{Polled, Source, SourceError};
+use super::{Logs, Polled, Source, SourceError};
 use crate::config::settings;
 use crate::pipeline::change::RawChange;
 use crate::pipeline::position::{PartitionId, Position};
@@ -29,12 +29,22 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub struct KafkaSource {
     consumer: BaseConsumer<Shared>,
     topic: Arc<str>,
-    /// Assigned partitions whose ends are still to be read.
-    unread: Vec<PartitionId>,
+    /// Assigned partitions that are still to be announced.
+    unannounced: Vec<PartitionId>,
     assigned: BTreeMap<i32, PartitionId>,
-    /// Where to seek, until the client has taken it.
-    starting: BTreeMap<i32, i64>,
+    starting: BTreeMap<i32, Start>,
 }
+
+/// Where a partition is to be sought, until the client has taken it.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    next: i64,
+    refused: u32,
+}
+
+/// Refusals of a seek after which the partition is assigned anew. A client that is still setting a
+/// partition up refuses a few times; one that met `auto.offset.reset = error` refuses for ever.
+const REFUSALS: u32 = 50;
 
 /// What the client's callbacks leave for the next poll.
 #[derive(Clone, Default)]
@@ -72,12 +82,12 @@ impl KafkaSource {
             .set("queued.max.messages.kbytes", (settings.queue_bytes / 1024).max(1).to_string())
             .set("statistics.interval.ms", "1000")
             .create_with_context(shared)
-            .map_err(SourceError::Setup)?;
+            .map_err(setup)?;
         consumer.subscribe(&[&settings.topic]).map_err(SourceError::Setup)?;
         Ok(Self {
             consumer,
             topic: settings.topic.as_str().into(),
-            unread: Vec::new(),
+            unannounced: Vec::new(),
             assigned: BTreeMap::new(),
             starting: BTreeMap::new(),
         })
@@ -99,7 +109,7 @@ impl KafkaSource {
             Rebalance::Assigned(numbers) => {
                 let partitions: Vec<_> = numbers.iter().map(|n| self.partition(*n)).collect();
                 self.assigned.extend(numbers.into_iter().zip(partitions.iter().cloned()));
-                self.unread.extend(partitions);
+                self.unannounced.extend(partitions);
                 None
             }
             Rebalance::Revoked(numbers) => {
@@ -107,52 +117,40 @@ impl KafkaSource {
                     self.assigned.remove(number);
                     self.starting.remove(number);
                 }
-                self.unread.retain(|partition| !numbers.contains(&partition.number));
+                self.unannounced.retain(|partition| !numbers.contains(&partition.number));
                 Some(Polled::Revoked(numbers.iter().map(|n| self.partition(*n)).collect()))
             }
         }
     }
 
-    /// Reads the bounds of newly assigned partitions; those without an answer stay in the list.
-    fn read_bounds(&mut self) -> Option<Polled> {
-        let mut known = Vec::new();
-        self.unread.retain(|partition| {
-            let bounds = self.consumer.fetch_watermarks(&partition.topic, partition.number, ANSWER);
-            match bounds {
-                Ok((low, high)) => {
-                    known.push((partition.clone(), Log { low, high }));
-                    false
-                }
-                Err(error) => {
-                    tracing::warn!(%partition, %error, "could not read the bounds of a partition");
-                    true
-                }
-            }
-        });
-        for (partition, log) in &known {
-            self.consumer.context().inbox(|inbox| inbox.ends.insert(partition.number, log.high));
-        }
-        (!known.is_empty()).then_some(Polled::Assigned(known))
-    }
-
     /// Seeks what is to be started. The client refuses while it still sets a partition up.
     fn seek(&mut self) {
         let (consumer, topic) = (&self.consumer, &self.topic);
-        self.starting.retain(|number, next| {
+        self.starting.retain(|number, start| {
             let mut list = TopicPartitionList::new();
-            let offset = Offset::Offset(*next);
+            let offset = Offset::Offset(start.next);
             if let Err(error) = list.add_partition_offset(topic, *number, offset) {
                 tracing::error!(partition = number, %error, "an offset was refused");
                 return true;
             }
-            let sought = consumer
-                .seek_partitions(list.clone(), Duration::from_millis(500))
-                .and_then(|answers| answers.elements().iter().try_for_each(|one| one.error()))
-                .and_then(|()| consumer.resume(&list));
-            if let Err(error) = &sought {
-                tracing::debug!(partition = number, %error, "not ready to seek");
+            let sought = if start.refused < REFUSALS {
+                consumer
+                    .seek_partitions(list.clone(), Duration::from_millis(500))
+                    .and_then(|answers| answers.elements().iter().try_for_each(|one| one.error()))
+            } else {
+                start.refused = 0;
+                consumer
+                    .incremental_unassign(&list)
+                    .and_then(|()| consumer.incremental_assign(&list))
+            };
+            let started = sought.and_then(|()| consumer.resume(&list));
+            if let Err(error) = &started {
+                start.refused += 1;
+                if start.refused.is_multiple_of(REFUSALS) {
+                    tracing::warn!(partition = number, %error, "cannot start a partition yet");
+                }
             }
-            sought.is_err()
+            started.is_err()
         });
     }
 }
@@ -166,10 +164,8 @@ impl Source for KafkaSource {
         if let Some(polled) = self.rebalanced() {
             return Ok(polled);
         }
-        if !self.unread.is_empty()
-            && let Some(polled) = self.read_bounds()
-        {
-            return Ok(polled);
+        if !self.unannounced.is_empty() {
+            return Ok(Polled::Assigned(std::mem::take(&mut self.unannounced)));
         }
         let mut timeout = timeout;
         if !self.starting.is_empty() {
@@ -205,7 +201,7 @@ impl Source for KafkaSource {
                 tracing::warn!(
                     "an offset is no longer in the log, looking at all partitions again"
                 );
-                self.unread = self.assigned.values().cloned().collect();
+                self.unannounced = self.assigned.values().cloned().collect();
                 Ok(Polled::Nothing)
             }
             Some(Err(error)) => {
@@ -217,7 +213,7 @@ impl Source for KafkaSource {
 
     fn start(&mut self, partition: &PartitionId, next: i64) {
         if self.assigned.contains_key(&partition.number) {
-            self.starting.insert(partition.number, next);
+            self.starting.insert(partition.number, Start { next, refused: 0 });
         }
     }
 
@@ -238,8 +234,8 @@ impl Source for KafkaSource {
     }
 
     fn look_again(&mut self, partition: &PartitionId) {
-        if self.assigned.contains_key(&partition.number) && !self.unread.contains(partition) {
-            self.unread.push(partition.clone());
+        if self.assigned.contains_key(&partition.number) && !self.unannounced.contains(partition) {
+            self.unannounced.push(partition.clone());
         }
     }
 
@@ -367,6 +363,15 @@ fn consumer_config(settings: &settings::KafkaSource) -> Result<ClientConfig, Sou
     Ok(config)
 }
 
+/// The client's error without the value that it may repeat.
+fn setup(error: KafkaError) -> SourceError {
+    if let KafkaError::ClientConfig(_, _, property, _) = error {
+        SourceError::Property(property)
+    } else {
+        SourceError::Setup(error)
+    }
+}
+
 /// Reads a topic's ends and the cluster's identity, apart from any group.
 pub struct KafkaProbe {
     consumer: BaseConsumer,
@@ -378,7 +383,7 @@ impl KafkaProbe {
     ///
     /// When the settings are refused.
     pub fn new(settings: &settings::KafkaSource) -> Result<Self, SourceError> {
-        let consumer = consumer_config(settings)?.create().map_err(SourceError::Setup)?;
+        let consumer = consumer_config(settings)?.create().map_err(setup)?;
         Ok(Self { consumer, topic: settings.topic.as_str().into() })
     }
 
@@ -403,9 +408,22 @@ impl KafkaProbe {
         numbers
             .into_iter()
             .map(|number| {
-                let (low, high) = self.consumer.fetch_watermarks(&self.topic, number, ANSWER)?;
-                Ok((PartitionId { topic: self.topic.clone(), number }, Log { low, high }))
+                let partition = PartitionId { topic: self.topic.clone(), number };
+                let log = self.bounds_of(&partition)?;
+                Ok((partition, log))
             })
             .collect()
+    }
+
+    fn bounds_of(&self, partition: &PartitionId) -> Result<Log, KafkaError> {
+        self.consumer
+            .fetch_watermarks(&partition.topic, partition.number, ANSWER)
+            .map(|(low, high)| Log { low, high })
+    }
+}
+
+impl Logs for KafkaProbe {
+    fn bounds(&self, partition: &PartitionId) -> Result<Log, String> {
+        self.bounds_of(partition).map_err(|error| error.to_string())
     }
 }

@@ -36,7 +36,7 @@ pub trait Source {
     /// The last sampled end of a partition: the offset after its last record.
     fn end(&self, partition: &PartitionId) -> Option<i64>;
 
-    /// Announces an assigned partition again, with the bounds that its log has now.
+    /// Announces an assigned partition again.
     fn look_again(&mut self, partition: &PartitionId);
 
     /// Why nothing comes, where that is known: a broker that does not answer.
@@ -46,13 +46,23 @@ pub trait Source {
     fn mirror(&mut self, durable: &[(PartitionId, Position)]);
 }
 
+/// Tells how far logs reach. Asked apart from polling, since a broker may take seconds to answer.
+pub trait Logs: Send + Sync {
+    /// The bounds of one partition as a reader of committed records sees them now; blocks.
+    ///
+    /// # Errors
+    ///
+    /// In words, when no broker answers in time.
+    fn bounds(&self, partition: &PartitionId) -> Result<Log, String>;
+}
+
 /// What came of a poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Polled {
     Nothing,
     Record,
     /// These partitions are ours from now on, or must be looked at again: claim, then start them.
-    Assigned(Vec<(PartitionId, Log)>),
+    Assigned(Vec<PartitionId>),
     /// These are no longer ours.
     Revoked(Vec<PartitionId>),
 }
@@ -62,6 +72,9 @@ pub enum Polled {
 pub enum SourceError {
     #[error("could not set up the Kafka consumer")]
     Setup(#[source] rdkafka::error::KafkaError),
+    /// Without the client's own words, which repeat the value.
+    #[error("the Kafka client refuses property \"{0}\" or its value")]
+    Property(String),
     #[error("the Kafka consumer failed for good")]
     Fatal(#[source] rdkafka::error::KafkaError),
     #[error("could not read the secret file of Kafka property \"{0}\"")]

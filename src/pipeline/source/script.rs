@@ -40,11 +40,13 @@ impl ScriptSource {
         self.state().logs.insert(partition.clone(), records);
     }
 
-    /// Assigns a partition with the bounds that its log has now.
     pub fn assign(&self, partition: &PartitionId) {
-        let mut state = self.state();
-        let log = state.log(partition);
-        state.notices.push_back(Polled::Assigned(vec![(partition.clone(), log)]));
+        self.state().notices.push_back(Polled::Assigned(vec![partition.clone()]));
+    }
+
+    /// The bounds of a log.
+    pub fn log(&self, partition: &PartitionId) -> Log {
+        self.state().log(partition)
     }
 
     pub fn revoke(&self, partition: &PartitionId) {

@@ -40,12 +40,29 @@ pub struct Mapping {
 pub enum MappingError {
     #[error("table {table} has no column {column}")]
     NoColumn { table: String, column: Ident },
+    #[error("table {table} has no column {column} to fill")]
+    NoTarget { table: String, column: Ident },
     #[error("column {column} is a source and a target at once")]
     Both { column: Ident },
     #[error("column {column} is generated and cannot be {role}")]
     Generated { column: Ident, role: &'static str },
     #[error("column {column} is part of the key and cannot be a target")]
     KeyTarget { column: Ident },
+}
+
+impl MappingError {
+    /// The statement that mends it, where there is one.
+    pub fn fix(&self) -> Option<String> {
+        match self {
+            Self::NoTarget { table, column } => {
+                Some(format!("ALTER TABLE {table} ADD COLUMN {column} text;"))
+            }
+            Self::NoColumn { .. }
+            | Self::Both { .. }
+            | Self::Generated { .. }
+            | Self::KeyTarget { .. } => None,
+        }
+    }
 }
 
 impl Mapping {
@@ -73,7 +90,10 @@ impl Mapping {
                 Some(index) => sources.push(index),
             }
             match table.column(target.as_str()) {
-                None => errors.push(no_column(table, target)),
+                None => errors.push(MappingError::NoTarget {
+                    table: table.to_string(),
+                    column: target.clone(),
+                }),
                 Some(index) if table.columns[index].generated => {
                     errors
                         .push(MappingError::Generated { column: target.clone(), role: "a target" });
@@ -108,6 +128,13 @@ impl Mapping {
             .collect();
         let mapping = Self { sources: sources.len(), outputs };
         Ok((Projection { table: table.clone(), sources, targets }, mapping))
+    }
+
+    /// Names and versions of the transforms, in the order of the targets: part of what a migration
+    /// means, so that no release changes values half-way.
+    pub fn versions(&self) -> String {
+        let versions = self.outputs.iter().map(|one| format!("{}@{}", one.name(), one.version()));
+        versions.collect::<Vec<_>>().join(",")
     }
 
     /// What an event asks for.

@@ -4,6 +4,7 @@
 CREATE TABLE crossfade.migration (
     name          text PRIMARY KEY,
     config_digest text NOT NULL,
+    slot_seen     boolean NOT NULL DEFAULT false,   -- the connector's slot was there: its absence is a gap
     created_at    timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
@@ -28,6 +29,7 @@ CREATE TABLE crossfade.progress (
     position   bigint NOT NULL,
     mark_lsn   pg_lsn,            -- names the record at position, to recognise it when it is read again
     mark_digest bigint NOT NULL,
+    foreign_before bigint NOT NULL DEFAULT 0,   -- records before this offset are another server's
     owner      text NOT NULL,
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (migration, topic, partition, lanes, lane)
