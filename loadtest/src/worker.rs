@@ -182,16 +182,6 @@ impl Status {
         self.partitions().filter_map(|p| u64::try_from(p["position"].as_i64()? + 1).ok()).sum()
     }
 
-    /// Whether all partitions are known and none is written in bulk.
-    pub(crate) fn tailing(&self) -> bool {
-        self.partitions().next().is_some() && self.partitions().all(|p| p["mode"] == "tail")
-    }
-
-    /// Records before the ends; `None` while an end is unknown.
-    pub(crate) fn remaining(&self) -> Option<u64> {
-        self.0["rows_remaining"].as_u64()
-    }
-
     /// Reasons to believe that the source lost something.
     pub(crate) fn source_gaps(&self) -> usize {
         self.0["source_gaps"].as_array().map_or(0, Vec::len)
