@@ -94,19 +94,12 @@ impl Servers {
         Ok(Connect { url: self.exported("CROSSFADE_CONNECT_URL")?.to_owned() })
     }
 
-    /// The process of a part, for its `/proc` entry: `kafka` or `connect`.
-    pub(crate) fn pid(&self, part: &str) -> anyhow::Result<u32> {
-        let file = self.dir.join(format!("{part}.pid"));
-        let text = std::fs::read_to_string(&file)
-            .with_context(|| format!("could not read {}", file.display()))?;
-        Ok(text.trim().parse()?)
-    }
-
     fn exported(&self, name: &str) -> anyhow::Result<&str> {
         self.exported.get(name).map(String::as_str).with_context(|| format!("no {name}"))
     }
 
     /// `kill PART` (SIGKILL), `stop PART` (gently) or `start PART`; returns when it is done.
+    #[expect(dead_code, reason = "for load tests that disturb")]
     pub(crate) async fn order(&mut self, line: &str) -> anyhow::Result<()> {
         let stdin = self.stdin.as_mut().context("the servers are stopping")?;
         stdin.write_all(format!("{line}\n").as_bytes()).await?;
@@ -146,11 +139,6 @@ pub(crate) struct Connect {
 }
 
 impl Connect {
-    /// The address, for configs.
-    pub(crate) fn url(&self) -> &str {
-        &self.url
-    }
-
     /// Makes or changes a connector and waits until it and its task run.
     pub(crate) async fn register(&self, name: &str, config: &Value) -> anyhow::Result<()> {
         self.call("PUT", &format!("{name}/config"), Some(config)).await?;
@@ -158,11 +146,13 @@ impl Connect {
     }
 
     /// Stops its reading and keeps its place; returns when it has.
+    #[expect(dead_code, reason = "for load tests that disturb")]
     pub(crate) async fn pause(&self, name: &str) -> anyhow::Result<()> {
         self.call("PUT", &format!("{name}/pause"), None).await?;
         self.await_state(name, "PAUSED").await
     }
 
+    #[expect(dead_code, reason = "for load tests that disturb")]
     pub(crate) async fn resume(&self, name: &str) -> anyhow::Result<()> {
         self.call("PUT", &format!("{name}/resume"), None).await?;
         self.await_state(name, "RUNNING").await

@@ -82,7 +82,7 @@ pub struct Comparison {
 ///
 /// The bracket lists Unicode's `White_Space`: `\s` would depend on the database's locale. A dot also
 /// matches line ends in these expressions.
-const COMPARE: &str = r"
+pub const COMPARE: &str = r"
     SELECT count(*), count(*) FILTER (
                WHERE first_name IS DISTINCT FROM substring(name FROM blanks || '*(' || others || '+)')
                   OR last_name IS DISTINCT FROM
