@@ -156,7 +156,7 @@ pub(crate) async fn worker(
         peak_bytes: process::peak_memory(pid)?,
         us_per_row: arena.per_row(process::cpu(pid)?),
         first_commit: first_commit.unwrap_or(took),
-        threads: by_name(process::threads(pid)?)
+        threads: process::threads(pid)?
             .into_iter()
             .map(|(name, spent)| (name, arena.per_row(spent)))
             .collect(),
@@ -252,15 +252,4 @@ async fn sessions_of_the_worker(watcher: &Client) -> anyhow::Result<Duration> {
         spent += process::cpu(u32::try_from(row.get::<_, i32>(0))?)?;
     }
     Ok(spent)
-}
-
-/// Threads of one name together: which of a pool's threads did it is chance.
-fn by_name(threads: Vec<(String, Duration)>) -> Vec<(String, Duration)> {
-    let mut sums: BTreeMap<String, Duration> = BTreeMap::new();
-    for (name, spent) in threads {
-        *sums.entry(name).or_default() += spent;
-    }
-    let mut sums: Vec<_> = sums.into_iter().collect();
-    sums.sort_by_key(|(_, spent)| std::cmp::Reverse(*spent));
-    sums
 }

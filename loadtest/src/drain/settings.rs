@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use super::contestants::Arena;
 use crate::worker;
@@ -97,7 +97,9 @@ pub(crate) fn write<'a>(
         ("http.listen", format!("\"{http}\"")),
     ]
     .into();
+    let own: Vec<&str> = keys.keys().copied().collect();
     for Override { key, value } in overrides {
+        ensure!(!own.contains(&key.as_str()), "\"{key}\" is set by the test itself");
         keys.insert(key, value.clone());
     }
     // Dotted keys, no table headers: so any key can stand in any line.
