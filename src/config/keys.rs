@@ -334,7 +334,7 @@ pub const KEYS: &[Key] = &[
     default(
         "database.lock_timeout",
         Kind::Time { min: 10, max: MINUTE },
-        "\"2s\"",
+        "\"200ms\"",
         "Longest wait for a lock; shorter than statement_timeout.",
     ),
     // ---- source
