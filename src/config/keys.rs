@@ -386,7 +386,7 @@ pub const KEYS: &[Key] = &[
         "source.queue_bytes",
         // librdkafka's own bound is just under 2 GiB (`queued.max.messages.kbytes`).
         Kind::Size { min: MIB, max: 2_000 * MIB },
-        "\"24MiB\"",
+        "\"16MiB\"",
         "Bytes that the Kafka client may hold ahead of the worker.",
     ),
     required(
