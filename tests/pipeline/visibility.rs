@@ -48,6 +48,8 @@ fn stays_invisible_then_arrives(
     let observer = migration.database.session("tests");
     let position = || observer.one::<i64>("SELECT sum(position)::bigint FROM crossfade.progress");
     let application = migration.application();
+    // Once more, so that the echoes of what was written up to now have come and gone.
+    worker.until_caught_up(&migration.database);
 
     // WHEN a commit waits for a synchronous standby that never answers
     cluster.set("SET synchronous_standby_names = 'nobody'");
