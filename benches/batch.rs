@@ -12,9 +12,7 @@ use crossfade::pipeline::transform::Mapping;
 use crossfade::pipeline::{
     ChangeEvent, Effect, Lane, Mark, Mode, Mutation, Op, Origin, PartitionId, Position,
 };
-use crossfade::table::{
-    Column, ColumnType, Equality, Key, ReplicaIdentity, Table, TypeKind, Value,
-};
+use crossfade::table::{Key, TypeKind, Value, sample};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use tokio_postgres::types::{ToSql, Type};
@@ -150,34 +148,15 @@ fn events() -> Vec<ChangeEvent> {
 /// The running example: `name` fills `first_name` and `last_name`.
 fn mapping() -> Mapping {
     let ident = |name: &str| Ident::new(name).expect("a short name");
-    let column = |name: &str, kind, key: bool| Column {
-        name: ident(name),
-        ty: ColumnType {
-            oid: 0,
-            typmod: -1,
-            sql: "text".into(),
-            cast: "text".into(),
-            kind,
-            equality: Equality::Operator,
-            toastable: kind == TypeKind::Text,
-        },
-        not_null: key,
-        has_default: false,
-        generated: false,
-    };
-    let table = Table {
-        oid: 0,
-        schema: ident("public"),
-        name: ident("users"),
-        columns: vec![
-            column("id", TypeKind::Uuid, true),
-            column("name", TypeKind::Text, false),
-            column("first_name", TypeKind::Text, false),
-            column("last_name", TypeKind::Text, false),
+    let table = sample::users(
+        vec![
+            sample::required("id", TypeKind::Uuid),
+            sample::column("name", TypeKind::Text),
+            sample::column("first_name", TypeKind::Text),
+            sample::column("last_name", TypeKind::Text),
         ],
-        key: vec![0],
-        identity: ReplicaIdentity::Default,
-    };
+        &[0],
+    );
     let split = |take| Rule::Split { column: ident("name"), take };
     let settings = TableSettings {
         schema: ident("public"),

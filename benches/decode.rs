@@ -9,12 +9,9 @@
 
 use std::borrow::Cow;
 
-use crossfade::pg::ident::Ident;
 use crossfade::pipeline::envelope::DebeziumDecoder;
 use crossfade::pipeline::{Decoded, PartitionId, Position, RawChange};
-use crossfade::table::{
-    Column, ColumnType, Equality, Projection, ReplicaIdentity, Table, TypeKind,
-};
+use crossfade::table::{Projection, TypeKind, sample};
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 
@@ -204,35 +201,16 @@ fn raw<'a>(partition: &'a PartitionId, record: &'a [u8]) -> RawChange<'a> {
 
 /// The table of the golden records; `name` feeds `first_name` and `last_name`.
 fn users() -> Projection {
-    let column = |name: &str, kind, not_null| Column {
-        name: Ident::new(name).expect("a short name"),
-        ty: ColumnType {
-            oid: 0,
-            typmod: -1,
-            sql: "text".into(),
-            cast: "text".into(),
-            kind,
-            equality: Equality::Operator,
-            toastable: kind == TypeKind::Text,
-        },
-        not_null,
-        has_default: false,
-        generated: false,
-    };
-    let table = Table {
-        oid: 0,
-        schema: Ident::new("public").expect("a short name"),
-        name: Ident::new("users").expect("a short name"),
-        columns: vec![
-            column("id", TypeKind::Uuid, true),
-            column("name", TypeKind::Text, true),
-            column("email", TypeKind::Text, true),
-            column("updated_at", TypeKind::Other, true),
-            column("first_name", TypeKind::Text, false),
-            column("last_name", TypeKind::Text, false),
+    let table = sample::users(
+        vec![
+            sample::required("id", TypeKind::Uuid),
+            sample::required("name", TypeKind::Text),
+            sample::required("email", TypeKind::Text),
+            sample::required("updated_at", TypeKind::Other),
+            sample::column("first_name", TypeKind::Text),
+            sample::column("last_name", TypeKind::Text),
         ],
-        key: vec![0],
-        identity: ReplicaIdentity::Default,
-    };
+        &[0],
+    );
     Projection { table: table.into(), sources: vec![1], targets: vec![4, 5] }
 }

@@ -4,17 +4,13 @@
 
 #![no_main]
 
-use crossfade::pg::ident::Ident;
 use crossfade::pipeline::envelope::DebeziumDecoder;
 use crossfade::pipeline::{PartitionId, Position, RawChange};
-use crossfade::table::{
-    Column, ColumnType, Equality, Projection, ReplicaIdentity, Table, TypeKind,
-};
+use crossfade::table::{Projection, TypeKind, sample};
 use libfuzzer_sys::fuzz_target;
 
 /// A record whose schema the second decoder has seen; short, so that a fuzzer finds it.
-const SEEN: &str =
-    r#"{"schema":{},"payload":{"op":"c","after":{"id":1},"source":{"schema":"s","table":"t"}}}"#;
+const SEEN: &str = r#"{"schema":{},"payload":{"op":"r","after":{"id":1},"source":{"schema":"public","table":"users"}}}"#;
 
 fuzz_target!(|data: &[u8]| {
     let mut parts = data.splitn(2, |byte| *byte == 0);
@@ -37,33 +33,14 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn projection() -> Projection {
-    let column = |name: &str, kind, not_null| Column {
-        name: Ident::new(name).expect("a short name"),
-        ty: ColumnType {
-            oid: 0,
-            typmod: -1,
-            sql: "any".into(),
-            base_sql: "any".into(),
-            kind,
-            equality: Equality::Operator,
-            toastable: false,
-        },
-        not_null,
-        has_default: false,
-        generated: false,
-    };
-    let table = Table {
-        oid: 0,
-        schema: Ident::new("s").expect("a short name"),
-        name: Ident::new("t").expect("a short name"),
-        columns: vec![
-            column("id", TypeKind::Integer, true),
-            column("a", TypeKind::Text, false),
-            column("b", TypeKind::Bool, false),
-            column("u", TypeKind::Uuid, false),
+    let table = sample::users(
+        vec![
+            sample::required("id", TypeKind::Integer),
+            sample::column("a", TypeKind::Text),
+            sample::column("b", TypeKind::Bool),
+            sample::column("u", TypeKind::Uuid),
         ],
-        key: vec![0],
-        identity: ReplicaIdentity::Default,
-    };
+        &[0],
+    );
     Projection { table: table.into(), sources: vec![1, 0], targets: vec![2, 3] }
 }

@@ -81,7 +81,7 @@ pub async fn table(client: &Client, schema: &Ident, name: &Ident) -> Result<Tabl
                   WHERE t.typtype = 'd')
              SELECT a.attname::text, a.atttypid, a.atttypmod, format_type(a.atttypid, a.atttypmod),
                     format_type(a.atttypid, -1), b.typ, a.attnotnull, a.atthasdef,
-                    a.attgenerated <> '', a.attstorage <> 'p', coalesce(l.collisdeterministic, true),
+                    a.attgenerated <> '', coalesce(l.collisdeterministic, true),
                     a.attnum
                FROM pg_attribute a
                JOIN base b USING (attnum) JOIN pg_type t ON t.oid = b.typ AND t.typtype <> 'd'
@@ -92,7 +92,7 @@ pub async fn table(client: &Client, schema: &Ident, name: &Ident) -> Result<Tabl
         .await
         .map_err(sql)?;
     let columns = rows.iter().map(column).collect::<Result<Vec<_>, _>>()?;
-    let numbers: Vec<i16> = rows.iter().map(|row| row.get(11)).collect();
+    let numbers: Vec<i16> = rows.iter().map(|row| row.get(10)).collect();
 
     let key = client
         .query(
@@ -118,7 +118,7 @@ pub async fn table(client: &Client, schema: &Ident, name: &Ident) -> Result<Tabl
 fn column(row: &Row) -> Result<Column, CatalogError> {
     let base: u32 = row.get(5);
     let kind = kind(base);
-    let deterministic: bool = row.get(10);
+    let deterministic: bool = row.get(9);
     Ok(Column {
         name: Ident::new(row.get(0))?,
         ty: ColumnType {
@@ -128,7 +128,6 @@ fn column(row: &Row) -> Result<Column, CatalogError> {
             cast: if rounds(base) { row.get(3) } else { row.get(4) },
             kind,
             equality: equality(base, deterministic),
-            toastable: row.get(9),
         },
         not_null: row.get(6),
         has_default: row.get(7),

@@ -276,38 +276,17 @@ pub fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{Column, ColumnType, Equality, Table};
+    use crate::table::{Table, sample};
     use std::sync::Arc;
 
     fn projection(identity: ReplicaIdentity) -> Projection {
-        let column = |name: &str, kind| Column {
-            name: Ident::new(name).unwrap(),
-            ty: ColumnType {
-                oid: 0,
-                typmod: -1,
-                sql: "text".into(),
-                cast: "text".into(),
-                kind,
-                equality: Equality::Operator,
-                toastable: true,
-            },
-            not_null: false,
-            has_default: false,
-            generated: false,
-        };
-        let table = Table {
-            oid: 1,
-            schema: Ident::new("public").unwrap(),
-            name: Ident::new("users").unwrap(),
-            columns: vec![
-                column("id", TypeKind::Uuid),
-                column("name", TypeKind::Text),
-                column("first_name", TypeKind::Text),
-                column("email", TypeKind::Text),
-            ],
-            key: vec![0],
-            identity,
-        };
+        let columns = vec![
+            sample::column("id", TypeKind::Uuid),
+            sample::column("name", TypeKind::Text),
+            sample::column("first_name", TypeKind::Text),
+            sample::column("email", TypeKind::Text),
+        ];
+        let table = Table { identity, ..sample::users(columns, &[0]) };
         Projection { table: Arc::new(table), sources: vec![1], targets: vec![2] }
     }
 

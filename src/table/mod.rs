@@ -3,6 +3,7 @@
 //! Pure: `pg::catalog` fills these types, everything else reads them.
 
 mod key;
+pub mod sample;
 mod value;
 
 use std::fmt;
@@ -70,8 +71,6 @@ pub struct ColumnType {
     /// The type under every domain.
     pub kind: TypeKind,
     pub equality: Equality,
-    /// A long value may be stored out of line, so an event may leave it out when it is unchanged.
-    pub toastable: bool,
 }
 
 /// The types whose JSON form in a Debezium record is known to lose nothing; all others are read

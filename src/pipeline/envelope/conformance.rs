@@ -3,13 +3,10 @@
 
 use std::fmt::Write;
 
-use crate::pg::ident::Ident;
 use crate::pipeline::change::{Decoded, Op, RawChange};
 use crate::pipeline::envelope::{DebeziumDecoder, DecodeError};
 use crate::pipeline::position::{PartitionId, Position};
-use crate::table::{
-    Column, ColumnType, Equality, Projection, ReplicaIdentity, Table, TypeKind, Value,
-};
+use crate::table::{Column, Projection, TypeKind, Value, sample};
 
 pub(super) const ID: &str = "7b0c6f0e-5e9e-4a55-9d6e-3f1f1f6f0001";
 
@@ -26,17 +23,7 @@ macro_rules! golden {
 pub(super) use golden;
 
 pub(super) fn column(name: &str, kind: TypeKind, not_null: bool) -> Column {
-    let ty = ColumnType {
-        oid: 0,
-        typmod: -1,
-        sql: "any".into(),
-        cast: "any".into(),
-        kind,
-        equality: Equality::Operator,
-        toastable: kind == TypeKind::Text,
-    };
-    let name = Ident::new(name).unwrap();
-    Column { name, ty, not_null, has_default: false, generated: false }
+    Column { not_null, ..sample::column(name, kind) }
 }
 
 pub(super) fn project(
@@ -45,15 +32,8 @@ pub(super) fn project(
     sources: &[usize],
     targets: &[usize],
 ) -> Projection {
-    let table = Table {
-        oid: 0,
-        schema: Ident::new("public").unwrap(),
-        name: Ident::new("users").unwrap(),
-        columns,
-        key: key.to_vec(),
-        identity: ReplicaIdentity::Default,
-    };
-    Projection { table: table.into(), sources: sources.to_vec(), targets: targets.to_vec() }
+    let table = sample::users(columns, key).into();
+    Projection { table, sources: sources.to_vec(), targets: targets.to_vec() }
 }
 
 /// `users(id uuid, name text NOT NULL, email, updated_at, first_name, last_name)`, the name split.

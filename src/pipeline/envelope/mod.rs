@@ -12,6 +12,8 @@ mod prefix;
 mod types;
 
 #[cfg(test)]
+mod captured;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod properties;

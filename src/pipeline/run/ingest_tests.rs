@@ -2,12 +2,11 @@
 
 use super::*;
 use crate::pg::connect::Connector;
-use crate::pg::ident::Ident;
 use crate::pg::server::ServerIdentity;
 use crate::pipeline::source::Logs;
 use crate::pipeline::source::script::{Record, ScriptSource};
 use crate::state::ownership::{self, Ownership};
-use crate::table::{Column, ColumnType, Equality, ReplicaIdentity, Table, TypeKind};
+use crate::table::{TypeKind, sample};
 use crossbeam::channel;
 
 const CONFIG: &str = r#"
@@ -55,33 +54,12 @@ impl Bench {
     fn new() -> Self {
         let loaded = crate::config::parse("test.toml".as_ref(), CONFIG.as_bytes(), &|_| None);
         let settings = Arc::new(loaded.expect("the config is right").settings);
-        let column = |name: &str, kind, ty: &str, not_null| Column {
-            name: Ident::new(name).unwrap(),
-            ty: ColumnType {
-                oid: 0,
-                typmod: -1,
-                sql: ty.into(),
-                cast: ty.into(),
-                kind,
-                equality: Equality::Operator,
-                toastable: false,
-            },
-            not_null,
-            has_default: false,
-            generated: false,
-        };
-        let table = Arc::new(Table {
-            oid: 1,
-            schema: Ident::new("public").unwrap(),
-            name: Ident::new("users").unwrap(),
-            columns: vec![
-                column("id", TypeKind::Integer, "bigint", true),
-                column("name", TypeKind::Text, "text", false),
-                column("first_name", TypeKind::Text, "text", false),
-            ],
-            key: vec![0],
-            identity: ReplicaIdentity::Default,
-        });
+        let columns = vec![
+            sample::required("id", TypeKind::Integer),
+            sample::column("name", TypeKind::Text),
+            sample::column("first_name", TypeKind::Text),
+        ];
+        let table = Arc::new(sample::users(columns, &[0]));
         let (projection, mapping) = Mapping::resolve(&table, &settings.table).unwrap();
         let decoder = DebeziumDecoder::new(&projection, "unavailable");
         let clock = Clock::manual();

@@ -114,26 +114,14 @@ fn cast(column: &Column, value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pg::ident::Ident;
-    use crate::table::{ColumnType, ReplicaIdentity, Table};
-    use std::sync::Arc;
+    use crate::table::sample;
 
     fn column(name: &str, sql: &str, kind: TypeKind, equality: Equality) -> Column {
-        Column {
-            name: Ident::new(name).unwrap(),
-            ty: ColumnType {
-                oid: 0,
-                typmod: -1,
-                sql: sql.into(),
-                cast: sql.replace("(5)", ""),
-                kind,
-                equality,
-                toastable: false,
-            },
-            not_null: false,
-            has_default: false,
-            generated: false,
-        }
+        let mut column = sample::column(name, kind);
+        column.ty.sql = sql.into();
+        column.ty.cast = sql.replace("(5)", "");
+        column.ty.equality = equality;
+        column
     }
 
     fn projection(
@@ -142,15 +130,8 @@ mod tests {
         sources: &[usize],
         targets: &[usize],
     ) -> Projection {
-        let table = Table {
-            oid: 1,
-            schema: Ident::new("public").unwrap(),
-            name: Ident::new("users").unwrap(),
-            columns,
-            key: key.into(),
-            identity: ReplicaIdentity::Default,
-        };
-        Projection { table: Arc::new(table), sources: sources.into(), targets: targets.into() }
+        let table = sample::users(columns, key).into();
+        Projection { table, sources: sources.into(), targets: targets.into() }
     }
 
     fn users() -> Projection {
