@@ -234,6 +234,22 @@ impl Batch {
         Ok((first, self))
     }
 
+    /// Its rows, and what it accounts for, where it does, as a batch of its own.
+    pub fn apart(mut self) -> (Self, Option<Self>) {
+        if self.delta.to == self.delta.from && self.dead.is_empty() {
+            return (self, None);
+        }
+        let mut rows = Self {
+            mode: self.mode,
+            rows: std::mem::take(&mut self.rows),
+            dead: Vec::new(),
+            delta: self.delta.clone(),
+            counts: Counts::default(),
+        };
+        rows.delta.to = rows.delta.from;
+        (rows, Some(self))
+    }
+
     /// The same batch with its only row parked instead of written.
     pub fn park(mut self, reason: String, detail: String) -> Self {
         for row in self.rows.drain(..) {

@@ -1,7 +1,7 @@
 //! A source that is no longer the one that was read.
 
 use crate::support::migration::Migration;
-use crate::support::wait::seconds;
+use crate::support::wait::{seconds, until};
 use crate::support::worker::Worker;
 
 #[test]
@@ -73,6 +73,48 @@ fn a_replication_slot_that_is_gone_is_a_gap_that_shuts_the_gate() {
         migration.name
     ));
     until_no_go(&worker);
+    worker.stop();
+}
+
+#[test]
+fn records_that_expire_under_a_running_worker_are_a_gap_and_what_follows_is_read() {
+    // GIVEN a worker that has caught up, and then stands still for a moment
+    let mut migration = Migration::on_the_stack(1);
+    migration.users.load(50);
+    migration.connect();
+    let worker = migration.worker();
+    worker.until_caught_up(&migration.database);
+    // Once more, for the echoes.
+    worker.until_caught_up(&migration.database);
+    worker.signal("STOP");
+    // What it had asked Kafka for is answered, with nothing.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+
+    // WHEN changes expire that it has not read
+    let before = migration.topic.records();
+    let sql = &migration.users.sql;
+    sql.run("UPDATE users SET name = 'Zyxwv Expired' WHERE email = '1@example'");
+    until("the change in the topic", seconds(10), || match migration.topic.records() {
+        now if now > before => Ok(()),
+        now => Err(format!("{now} records")),
+    });
+    migration.topic.expire(0);
+    worker.signal("CONT");
+
+    // THEN that is a gap
+    until_no_go(&worker);
+    assert_eq!(sql.one::<String>("SELECT reason FROM crossfade.source_gap"), "expired");
+
+    // AND the partition goes on
+    sql.run("UPDATE users SET name = 'Zyxwv Later' WHERE email = '2@example'");
+    worker.until("the later change", seconds(20), || {
+        let query = "SELECT last_name FROM users WHERE email = '2@example'";
+        match sql.one::<Option<String>>(query) {
+            Some(name) if name == "Later" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    assert_eq!(migration.users.wrong(), 1, "the change that expired is not made up");
     worker.stop();
 }
 

@@ -11,3 +11,4 @@ mod snapshot;
 mod start;
 mod tls;
 mod visibility;
+mod writes;

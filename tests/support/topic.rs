@@ -1,10 +1,10 @@
 //! A topic, made before any connector so that a test chooses its partitions.
 
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::stack::stack;
 use super::wait::{seconds, until};
@@ -48,6 +48,15 @@ impl Topic {
 
     pub(crate) fn records(&self) -> i64 {
         self.ends().iter().sum()
+    }
+
+    /// Deletes all records that a partition has, as retention does.
+    pub(crate) fn expire(&self, partition: i32) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.name, partition, Offset::End).expect("an offset");
+        let answer = block_on(admin().delete_records(&list, &AdminOptions::new()));
+        let answer = answer.expect("Kafka answers");
+        answer.elements().iter().for_each(|one| one.error().expect("the records can be deleted"));
     }
 
     /// Sends one record and waits until Kafka has it.

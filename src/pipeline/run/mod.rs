@@ -13,6 +13,7 @@
 mod claim;
 mod control;
 mod ingest;
+mod parts;
 mod retry;
 mod writer;
 

@@ -7,7 +7,7 @@ use crate::pg::connect::Code;
 use crate::pipeline::sink::SinkError;
 
 /// First wait before the same work is tried again; doubles up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(5);
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(5);
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Visibility is asked for often: it ends with a network round trip of a standby, as a rule.
 pub(super) const LONGEST_VISIBILITY_WAIT: Duration = Duration::from_millis(100);

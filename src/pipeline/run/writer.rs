@@ -7,7 +7,8 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
 use tokio::sync::{Notify, watch};
 
-use super::retry::{LONGEST_VISIBILITY_WAIT, LONGEST_WAIT, Waits, reason};
+use super::parts::again_in_halves;
+use super::retry::{FIRST_WAIT, LONGEST_VISIBILITY_WAIT, LONGEST_WAIT, Waits, reason};
 use super::{Command, Plan, RunError, Work};
 use crate::clock::Clock;
 use crate::metric::{self, Outcome};
@@ -149,11 +150,16 @@ impl Writer {
                     if part.mode == Mode::Bulk && error.label() == "57014" {
                         self.bulk.shrink();
                     }
-                    match part.halve() {
-                        Ok((first, second)) => parts.extend([second, first]),
-                        Err(single) => parts.push(single),
-                    }
-                    let wait = waits.next(LONGEST_WAIT, self.number);
+                    let wait = if part.rows.len() > 1 {
+                        FIRST_WAIT
+                    } else {
+                        self.throttle(format!(
+                            "somebody holds a row of {} locked",
+                            self.plan.projection.table
+                        ));
+                        waits.next(LONGEST_WAIT, self.number)
+                    };
+                    again_in_halves(&mut parts, part);
                     tokio::time::sleep(wait).await;
                 }
                 Disposition::Bisect => match part.halve() {
