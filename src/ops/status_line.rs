@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -21,6 +21,9 @@ const PRINT_EVERY: Duration = Duration::from_secs(10);
 
 /// Between two drawings of the same line.
 const DRAW_EVERY: Duration = Duration::from_millis(500);
+
+/// WAL that a connector leaves unconfirmed while it does its work; below it a person sees nothing of it.
+const CONNECTOR_BEHIND: u64 = 16 << 20;
 
 /// Steps of the bar.
 const BAR_LENGTH: u64 = 1000;
@@ -38,6 +41,8 @@ pub fn render_line(progress: &Progress, pace: &Pace, now: Instant) -> String {
     pair("rows_per_s", facts.rate.map_or_else(unknown, |rate| format!("{rate:.0}")));
     pair("lag_s", facts.lag.map_or_else(unknown, |lag| format!("{lag:.1}")));
     pair("behind", facts.behind.map_or_else(unknown, |behind| behind.to_string()));
+    // What the connector has not delivered yet is in none of the figures before.
+    pair("slot_lag_bytes", progress.slot.map_or_else(unknown, |slot| slot.lag_bytes.to_string()));
     if let Some(percent) = facts.percent {
         pair("percent", format!("{percent:.1}"));
     }
@@ -87,6 +92,12 @@ pub fn render_human(progress: &Progress, pace: &Pace, now: Instant) -> String {
     match facts.behind {
         Some(behind) => part(format_args!("{} behind", HumanCount(behind))),
         None => part(format_args!("? behind")),
+    }
+    match progress.slot {
+        Some(slot) if slot.lag_bytes >= CONNECTOR_BEHIND => {
+            part(format_args!("connector {} behind", HumanBytes(slot.lag_bytes)));
+        }
+        Some(_) | None => {}
     }
     part(format_args!("{} rows", HumanCount(progress.counters.written)));
     if let Some(rate) = facts.rate {
@@ -248,7 +259,7 @@ mod tests {
     #[test]
     fn says_all_in_pairs() {
         let (progress, pace, now) = halfway();
-        insta::assert_snapshot!(render_line(&progress, &pace, now), @"state=running rows_written=2000 rows_per_s=30 lag_s=42.5 behind=400 percent=60.0 eta_s=14 bulk=1 tail=1 retries=2 dead=1 gaps=0 sample_age_s=20");
+        insta::assert_snapshot!(render_line(&progress, &pace, now), @"state=running rows_written=2000 rows_per_s=30 lag_s=42.5 behind=400 slot_lag_bytes=4096 percent=60.0 eta_s=14 bulk=1 tail=1 retries=2 dead=1 gaps=0 sample_age_s=20");
     }
 
     #[test]
@@ -267,7 +278,8 @@ mod tests {
         let (mut progress, _, now) = halfway();
         progress.partitions.clear();
         progress.sampled = None;
-        insta::assert_snapshot!(render_line(&progress, &Pace::default(), now), @"state=running rows_written=2000 rows_per_s=? lag_s=? behind=? bulk=0 tail=0 retries=2 dead=1 gaps=0 sample_age_s=?");
+        progress.slot = None;
+        insta::assert_snapshot!(render_line(&progress, &Pace::default(), now), @"state=running rows_written=2000 rows_per_s=? lag_s=? behind=? slot_lag_bytes=? bulk=0 tail=0 retries=2 dead=1 gaps=0 sample_age_s=?");
         insta::assert_snapshot!(render_human(&progress, &Pace::default(), now), @"running   DEAD LETTERS 1   lag unknown   ? behind   2,000 rows   retried 2");
     }
 
@@ -280,6 +292,15 @@ mod tests {
         progress.source_gaps = vec!["the slot was made anew".into()];
         progress.throttled = Some("replica db-2 is 3.4 s behind".into());
         insta::assert_snapshot!(render_human(&progress, &pace, now), @"running   SOURCE GAP: the slot was made anew   slowed: replica db-2 is 3.4 s behind   60.0 %   about 14 seconds left   lag 42.5 s   400 behind   2,000 rows   30/s   bulk 1/2");
+    }
+
+    #[test]
+    fn says_when_the_connector_is_behind_though_we_are_not() {
+        let (mut progress, pace, now) = halfway();
+        let slot = progress.slot.as_mut().expect("the sample has a slot");
+        slot.lag_bytes = 300 << 20;
+        let line = render_human(&progress, &pace, now);
+        assert!(line.contains("connector 300.00 MiB behind"), "{line}");
     }
 
     #[test]
