@@ -7,7 +7,7 @@ use clap::Parser;
 use crossfade::cli::config::{ConfigCommand, ConfigFile};
 use crossfade::cli::rewind::RewindCommand;
 use crossfade::cli::worker::WorkerCommand;
-use crossfade::cli::{config, exit, rewind, worker};
+use crossfade::cli::{config, exit, hint, rewind, worker};
 use crossfade::config::Settings;
 use crossfade::ops::screen::{LogFormat, Screen};
 use crossfade::ops::shutdown::Shutdown;
@@ -92,10 +92,7 @@ fn load(file: &ConfigFile, colour: bool) -> Result<Settings, ExitCode> {
     })
 }
 
-/// Joins an error's causes, once, for a person.
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    let mut lines: Vec<String> = error.chain().map(ToString::to_string).collect();
-    lines.dedup();
-    let _ = writeln!(stderr(), "error: {}", lines.join("\n  because: "));
+    let _ = stderr().write_all(hint::render(error).as_bytes());
     code.into()
 }

@@ -7,6 +7,7 @@ use std::io;
 
 pub mod config;
 mod gate;
+pub mod hint;
 pub mod rewind;
 pub mod worker;
 

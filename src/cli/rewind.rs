@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
+use super::hint::advised;
 use crate::config::settings::{Settings, Source};
 use crate::pg::connect::Connector;
 use crate::pipeline::position::Position;
@@ -55,7 +56,11 @@ pub async fn run(settings: Settings, to: Target, only: Option<i32>) -> anyhow::R
     let bounds = tokio::task::spawn_blocking(move || probe.bounds())
         .await?
         .context("Kafka does not tell the bounds of the topic")?;
-    let mut client = Connector::new(&settings.database, "crossfade rewind").connect().await?;
+    let connector = Connector::new(&settings.database, "crossfade rewind");
+    let mut client = connector.connect().await.map_err(|error| {
+        let hint = error.hint();
+        advised(error, Some(hint))
+    })?;
     let mut said = String::new();
     for (partition, log) in bounds {
         if only.is_some_and(|only| only != partition.number) {
@@ -72,7 +77,12 @@ pub async fn run(settings: Settings, to: Target, only: Option<i32>) -> anyhow::R
                 log.high - 1
             );
         }
-        if progress::rewind(&mut client, &settings.name, &partition, position).await? > 0 {
+        let moved = progress::rewind(&mut client, &settings.name, &partition, position).await;
+        let moved = moved.map_err(|error| {
+            let hint = "A worker makes the state tables at its first start; nothing was moved.";
+            advised(error, Some(hint))
+        })?;
+        if moved > 0 {
             said.push_str(&format!("{partition}: next offset {}\n", position.next_offset()));
         }
     }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::config::ConfigFile;
 use super::gate::CaughtUp;
+use super::hint::advised;
 use crate::clock::Clock;
 use crate::config::settings::{Settings, Source};
 use crate::config::{self};
@@ -94,10 +95,7 @@ pub async fn run(settings: Settings, screen: Screen, shutdown: Shutdown) -> anyh
     if let Err(error) = result {
         let hint = error.hint();
         let error = anyhow::Error::new(error).context("the worker stopped; positions are kept");
-        return Err(match hint {
-            Some(hint) => error.context(hint),
-            None => error,
-        });
+        return Err(advised(error, hint));
     }
     let counters = progress.borrow().counters;
     tracing::info!(written = counters.written, records = counters.records, "worker drained");
@@ -114,13 +112,13 @@ async fn prepare(
     let connector = Connector::new(&settings.database, format!("crossfade {}", settings.name));
     let mut client = connector.connect().await.map_err(|error| {
         let hint = error.hint();
-        anyhow::Error::new(error).context(hint)
+        advised(error, Some(hint))
     })?;
     let table = catalog::table(&client, &settings.table.schema, &settings.table.name)
         .await
         .map_err(|error| {
-            let hint = error.hint().unwrap_or_default();
-            anyhow::Error::new(error).context(hint)
+            let hint = error.hint();
+            advised(error, hint)
         })?;
     if let Some(key) = &settings.table.key {
         let found: Vec<_> = table.key_columns().map(|column| column.name.clone()).collect();
@@ -188,10 +186,8 @@ async fn prepare(
 }
 
 fn explain(error: state::StateError) -> anyhow::Error {
-    match error.hint() {
-        Some(hint) => anyhow::Error::new(error).context(hint),
-        None => error.into(),
-    }
+    let hint = error.hint();
+    advised(error, hint)
 }
 
 fn host() -> String {

@@ -9,7 +9,7 @@ use crate::table::{Column, ColumnType, Equality, ReplicaIdentity, Table, TypeKin
 /// Why a table cannot be described.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    #[error("there is no table {schema}.{name}, or this role may not see its schema")]
+    #[error("there is no table {schema}.{name}")]
     NoTable { schema: Ident, name: Ident },
     #[error("{schema}.{name} is {kind}, not a table with rows of its own")]
     NotATable { schema: Ident, name: Ident, kind: &'static str },
@@ -25,9 +25,11 @@ impl CatalogError {
     /// What repairs it, as a statement where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NoTable { schema, .. } => {
-                Some(format!("GRANT USAGE ON SCHEMA {schema} TO CURRENT_USER;"))
-            }
+            Self::NoTable { schema, name } => Some(format!(
+                "Check [table.\"{}.{}\"], and the database that database.url names.",
+                schema.as_str(),
+                name.as_str()
+            )),
             Self::NoKey { schema, name } => {
                 Some(format!("ALTER TABLE {schema}.{name} ADD PRIMARY KEY (…);"))
             }

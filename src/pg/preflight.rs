@@ -32,6 +32,8 @@ pub struct Facts {
     pub may_keep_state: bool,
     pub wal_level: String,
     pub row_security: bool,
+    /// The role may use the table's schema; without it no other right counts.
+    pub schema_usable: bool,
     /// Columns, in the projection's order after the key, that the role may not read.
     pub unreadable: Vec<Ident>,
     /// Targets that the role may not update.
@@ -67,8 +69,9 @@ pub async fn facts(
                     (SELECT relkind = 'p' FROM pg_class WHERE oid = $1),
                     current_database()::text,
                     to_regnamespace('crossfade') IS NOT NULL
-                        OR has_database_privilege(current_database(), 'CREATE')",
-            &[&table.oid, &slot.as_str()],
+                        OR has_database_privilege(current_database(), 'CREATE'),
+                    has_schema_privilege($3::text, 'USAGE')",
+            &[&table.oid, &slot.as_str(), &table.schema.as_str()],
         )
         .await
         .map_err(code)?;
@@ -125,6 +128,7 @@ pub async fn facts(
         may_keep_state: row.get(7),
         wal_level: row.get(1),
         row_security: row.get(2),
+        schema_usable: row.get(8),
         unreadable,
         unwritable,
         publication_exists: publishes.is_some(),
@@ -171,6 +175,13 @@ pub fn judge(
             Weight::Stops,
             format!("role {} may not create the schema of the state tables", facts.role),
             format!("GRANT CREATE ON DATABASE {} TO {};", facts.database, facts.role),
+        );
+    }
+    if !facts.schema_usable {
+        find(
+            Weight::Stops,
+            format!("role {} may not use schema {}", facts.role, table.schema),
+            format!("GRANT USAGE ON SCHEMA {} TO {};", table.schema, facts.role),
         );
     }
     if !facts.unreadable.is_empty() {
@@ -231,7 +242,11 @@ pub fn judge(
                 find(
                     Weight::Stops,
                     format!("publication {publication} leaves out {}", list(&missing)),
-                    format!("ALTER PUBLICATION {publication} SET TABLE {table};"),
+                    // Not SET TABLE: that would take every other table out.
+                    format!(
+                        "ALTER PUBLICATION {publication} DROP TABLE {table}; \
+                         ALTER PUBLICATION {publication} ADD TABLE {table};"
+                    ),
                 );
             }
         }
@@ -297,6 +312,7 @@ mod tests {
             may_keep_state: true,
             wal_level: "logical".into(),
             row_security: false,
+            schema_usable: true,
             unreadable: Vec::new(),
             unwritable: Vec::new(),
             published: Some(["id", "name", "first_name", "email"].map(String::from).into()),
@@ -344,6 +360,11 @@ mod tests {
             |facts| facts.unwritable = column("first_name"),
             &[r#"GRANT UPDATE ("first_name") ON "public"."users" TO "worker";"#],
         );
+        check(
+            default,
+            |facts| facts.schema_usable = false,
+            &[r#"GRANT USAGE ON SCHEMA "public" TO "worker";"#],
+        );
         check(default, |facts| facts.row_security = true, &[r#"ALTER ROLE "worker" BYPASSRLS;"#]);
         check(
             default,
@@ -358,7 +379,10 @@ mod tests {
         check(
             default,
             |facts| facts.published = Some(vec!["id".into(), "name".into()]),
-            &[r#"ALTER PUBLICATION "p" SET TABLE "public"."users";"#],
+            &[concat!(
+                r#"ALTER PUBLICATION "p" DROP TABLE "public"."users"; "#,
+                r#"ALTER PUBLICATION "p" ADD TABLE "public"."users";"#
+            )],
         );
         check(
             default,

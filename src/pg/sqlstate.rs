@@ -31,6 +31,8 @@ pub fn disposition(code: &str) -> Disposition {
         "57P01" | "57P02" | "57P03" | "57P05" | "25006" => Disposition::Reconnect,
         // idle_in_transaction_session_timeout, transaction_timeout: the session is gone
         "25P03" | "25P04" => Disposition::Reconnect,
+        // in_failed_sql_transaction: somebody left the session in the middle of one
+        "25P02" => Disposition::Reconnect,
         // program_limit_exceeded: a value too large for an index; raise_exception: a trigger's veto
         "54000" | "P0001" => Disposition::Bisect,
         // feature_not_supported: "cached plan must not change result type"
@@ -58,6 +60,7 @@ mod tests {
             ("55P03", Disposition::SplitAndRetry),
             ("57014", Disposition::SplitAndRetry),
             ("25P03", Disposition::Reconnect),
+            ("25P02", Disposition::Reconnect),
             ("54000", Disposition::Bisect),
             ("P0001", Disposition::Bisect),
             ("53100", Disposition::Retry),

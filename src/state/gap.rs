@@ -89,22 +89,23 @@ pub async fn record(
 pub async fn watch_slot(client: &Client, migration: &str, slot: &Ident) -> Result<(), StateError> {
     let row = client
         .query_one(
-            "SELECT m.slot_seen, s.wal_status
+            "SELECT m.slot_seen = $2, s.wal_status
                FROM crossfade.migration m LEFT JOIN pg_replication_slots s ON s.slot_name = $2
               WHERE m.name = $1",
             &[&migration, &slot.as_str()],
         )
         .await
         .map_err(sql("look at the slot"))?;
-    let state = match (row.get(0), row.get::<_, Option<&str>>(1)) {
+    let seen = row.get::<_, Option<bool>>(0).unwrap_or(false);
+    let state = match (seen, row.get::<_, Option<&str>>(1)) {
         (_, Some("lost")) => "has lost WAL that the connector needs",
         (true, None) => "is gone",
         (false, None) | (true, Some(_)) => return Ok(()),
         (false, Some(_)) => {
             client
                 .execute(
-                    "UPDATE crossfade.migration SET slot_seen = true WHERE name = $1",
-                    &[&migration],
+                    "UPDATE crossfade.migration SET slot_seen = $2 WHERE name = $1",
+                    &[&migration, &slot.as_str()],
                 )
                 .await
                 .map_err(sql("remember the slot"))?;

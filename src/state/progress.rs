@@ -89,14 +89,26 @@ pub struct TakeOver<'a> {
     pub owner: &'a str,
     /// What reading the log has shown; the partition then begins at its start.
     pub found: Option<&'a Gap>,
+    /// The position seen before the bounds were read; see [`Taken::Beyond`].
+    pub seen: Option<Position>,
+}
+
+/// What came of a take-over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    Claimed(Claim),
+    /// Nothing was taken: the position is beyond the end of the log as it was read. Its owner may have
+    /// moved on since then. Only bounds that are read after this position was seen can tell that the
+    /// log has become shorter.
+    Beyond(Position),
 }
 
 /// Takes a partition over: raises its epoch, which waits for a batch that the former owner is
 /// committing and refuses all that it sends later.
 ///
 /// A changed lane count starts from the minimum of the old lanes, which replaces them.
-pub async fn claim(client: &mut Client, take: TakeOver<'_>, log: Log) -> Result<Claim, StateError> {
-    let TakeOver { migration, partition, lane, source, owner, found } = take;
+pub async fn claim(client: &mut Client, take: TakeOver<'_>, log: Log) -> Result<Taken, StateError> {
+    let TakeOver { migration, partition, lane, source, owner, found, seen } = take;
     let work = client.transaction().await.map_err(sql("begin a take-over"))?;
     // An epoch that a crash takes back would be given twice.
     work.batch_execute("SET LOCAL synchronous_commit = local")
@@ -130,6 +142,11 @@ pub async fn claim(client: &mut Client, take: TakeOver<'_>, log: Log) -> Result<
         Some(found) => (Position::before(log.low), Some(found.clone())),
         None => begin(stored.as_ref(), source, log),
     };
+    if let (Some(Gap::Cut { .. }), None, Some(stored)) = (&gap, found, &stored)
+        && seen.is_none_or(|seen| seen.next_offset() <= log.high)
+    {
+        return Ok(Taken::Beyond(stored.position));
+    }
     let foreign_before = foreign_before(stored.as_ref(), log, gap.as_ref());
     let moved = stored.as_ref().is_none_or(|stored| stored.position != position);
     let mark = match &stored {
@@ -178,7 +195,8 @@ pub async fn claim(client: &mut Client, take: TakeOver<'_>, log: Log) -> Result<
     work.commit().await.map_err(sql("commit a take-over"))?;
     let mark = (!moved && mark != Mark::default()).then_some(mark);
     let first = stored.is_none();
-    Ok(Claim { epoch: Epoch(epoch), position, mark, gap, foreign_before, first })
+    let epoch = Epoch(epoch);
+    Ok(Taken::Claimed(Claim { epoch, position, mark, gap, foreign_before, first }))
 }
 
 /// Reads one row and waits for a transaction that is about to change it: after a lost connection its
@@ -268,15 +286,17 @@ async fn flush(client: &Client) -> Result<(), StateError> {
     if flushed >= inserted {
         return Ok(());
     }
-    // A commit that has an id and WAL of its own waits for the flush of all before it.
+    // A commit that has an id and WAL of its own waits for the flush of all before it. One statement,
+    // so that no error leaves a transaction open.
     client
-        .batch_execute(
-            "BEGIN; SET LOCAL synchronous_commit = local;
-             SELECT pg_current_xact_id(), pg_logical_emit_message(false, 'crossfade.flush', '');
-             COMMIT",
+        .execute(
+            "SELECT set_config('synchronous_commit', 'local', true), pg_current_xact_id(),
+                    pg_logical_emit_message(false, 'crossfade.flush', '')",
+            &[],
         )
         .await
-        .map_err(sql("flush the WAL"))
+        .map_err(sql("flush the WAL"))?;
+    Ok(())
 }
 
 /// Moves a partition by hand. Whoever owns it is fenced and takes it over again from there.

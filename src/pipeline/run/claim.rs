@@ -1,5 +1,6 @@
 //! Claims a partition: reads its bounds, takes it over in the database, and tells the reading thread.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam::channel::{Sender, TrySendError};
@@ -11,24 +12,29 @@ use crate::pg::sqlstate::Disposition;
 use crate::pipeline::checkpoint::Lane;
 use crate::pipeline::position::PartitionId;
 use crate::state::StateError;
-use crate::state::progress::{self, Log, TakeOver};
+use crate::state::progress::{self, Log, TakeOver, Taken};
 
 /// Wait after a broker or a database that did not answer.
 const BACK_OFF: Duration = Duration::from_secs(1);
 /// Wait for the reading thread to take what is in its inbox.
 const BUSY: Duration = Duration::from_millis(10);
 
-/// Claims until it succeeds: without a claim the partition stays paused. A claim that has been
-/// overtaken by a later one is harmless, the thread ignores it.
+/// Claims until it succeeds or the partition is no longer ours to claim: without a claim it stays
+/// paused.
 pub(super) async fn claim(
     plan: Plan,
     pool: Pool,
     request: ClaimRequest,
     commands: Sender<Command>,
 ) -> Result<(), RunError> {
-    let ClaimRequest { partition, generation, found } = request;
-    let log = bounds(&plan, &partition).await;
-    let claim = loop {
+    let ClaimRequest { partition, generation, live, found } = request;
+    let mut seen = None;
+    let (claim, log) = loop {
+        // For every attempt: bounds that grew old look like a log that became shorter.
+        let log = bounds(&plan, &partition).await;
+        if !live.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let attempt = async {
             let mut client = pool.get().await.map_err(|_| unreachable_database())?;
             let take = TakeOver {
@@ -38,11 +44,13 @@ pub(super) async fn claim(
                 source: &plan.source,
                 owner: &plan.owner,
                 found: found.as_ref(),
+                seen,
             };
             progress::claim(&mut client, take, log).await
         };
         match attempt.await {
-            Ok(claim) => break claim,
+            Ok(Taken::Claimed(claim)) => break (claim, log),
+            Ok(Taken::Beyond(position)) => seen = Some(position),
             Err(StateError::Sql { what, code }) if code.disposition() != Disposition::Halt => {
                 tracing::warn!(%partition, what, %code, "could not claim the partition yet");
                 tokio::time::sleep(BACK_OFF).await;

@@ -1,12 +1,12 @@
 //! Claims partitions in the database, and samples what only the database knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_postgres::Client;
 
 use super::{ClaimRequest, Command, Plan, RunError, claim};
@@ -20,6 +20,8 @@ use crate::state::{StateError, dead_letter, gap, sql};
 
 /// Samples between two mirrors of the durable positions to the consumer group.
 const MIRROR_EVERY: u32 = 5;
+/// Longest wait for all answers of a sample; claims wait behind it.
+const ANSWER: Duration = Duration::from_secs(20);
 /// Wait after a sample that the database did not answer.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
@@ -35,22 +37,36 @@ pub(super) async fn run(
     let mut ticks = 0_u32;
     // One task a claim: a partition whose broker is away must not hold up the others.
     let mut claims = JoinSet::new();
+    let mut claiming: HashMap<PartitionId, AbortHandle> = HashMap::new();
     loop {
         tokio::select! {
             request = requests.recv() => {
                 let Some(request) = request else { return Ok(()) };
-                claims.spawn(claim::claim(plan.clone(), pool.clone(), request, commands.clone()));
+                let partition = request.partition.clone();
+                let claim = claim::claim(plan.clone(), pool.clone(), request, commands.clone());
+                // An earlier claim that is still under way would take the partition from this one.
+                if let Some(former) = claiming.insert(partition, claims.spawn(claim)) {
+                    former.abort();
+                }
             }
             Some(claimed) = claims.join_next() => {
-                claimed.map_err(|_| RunError::Panicked).flatten()?;
+                match claimed {
+                    Err(overtaken) if overtaken.is_cancelled() => {}
+                    claimed => claimed.map_err(|_| RunError::Panicked).flatten()?,
+                }
             }
             _ = tick.tick() => {
                 ticks += 1;
                 let mirror = ticks.is_multiple_of(MIRROR_EVERY);
-                match sample(&plan, &pool, &status, mirror).await {
-                    Ok(sampled) => act(&plan, sampled, &commands, &status)?,
-                    Err(error @ RunError::OtherServer { .. }) => return Err(error),
-                    Err(error) => {
+                let sampled = tokio::time::timeout(
+                    ANSWER,
+                    sample(&plan, &pool, &status, mirror),
+                );
+                match sampled.await {
+                    Ok(Ok(sampled)) => act(&plan, sampled, &commands, &status)?,
+                    Ok(Err(error @ RunError::OtherServer { .. })) => return Err(error),
+                    Err(_) => tracing::warn!("the database does not answer a sample"),
+                    Ok(Err(error)) => {
                         tracing::warn!(%error, "could not sample the database");
                         tokio::time::sleep(BACK_OFF).await;
                     }
@@ -77,7 +93,7 @@ fn act(
     }
     let open = status.borrow().dead_letters_open;
     let limit = plan.settings.dead_letters.limit;
-    if open > limit {
+    if open >= limit {
         return Err(RunError::DeadLetters { open, limit });
     }
     Ok(())

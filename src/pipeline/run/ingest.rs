@@ -206,7 +206,8 @@ impl<S: Source> Ingest<S> {
         if let Some(former) = self.stage.partitions.insert(partition.clone(), fresh) {
             former.live.store(false, Ordering::Release);
         }
-        let request = ClaimRequest { partition, generation, found };
+        let live = self.stage.partitions[&partition].live.clone();
+        let request = ClaimRequest { partition, generation, live, found };
         // The control task only ends when the worker does.
         let _ = self.claims.blocking_send(request);
     }
@@ -230,7 +231,12 @@ impl<S: Source> Ingest<S> {
         match command {
             Command::Stop => return false,
             Command::Mirror(durable) => self.source.mirror(&durable),
-            Command::LookAgain(partition) => self.source.look_again(&partition),
+            Command::LookAgain(partition) => {
+                let claiming = |one: &Partition| matches!(one.phase, Phase::Claiming);
+                if !self.stage.partitions.get(&partition).is_some_and(claiming) {
+                    self.source.look_again(&partition);
+                }
+            }
             Command::Claimed { partition, generation, log, claim } => {
                 self.claimed(partition, generation, log, claim);
             }
@@ -410,6 +416,9 @@ impl<S: Source> Ingest<S> {
         let Self { source, stage, progress, told, .. } = self;
         progress.send_modify(|progress| {
             progress.counters.records += records;
+            if told.is_some() && trouble.is_none() {
+                metric::reconnect(metric::Peer::Source);
+            }
             if progress.throttled.is_none() || progress.throttled == *told {
                 progress.throttled = trouble.clone();
                 *told = trouble;

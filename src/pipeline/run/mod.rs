@@ -162,6 +162,8 @@ enum Command {
 struct ClaimRequest {
     partition: PartitionId,
     generation: u64,
+    /// Cleared when the partition is revoked or asked for again.
+    live: Arc<AtomicBool>,
     /// What re-reading the last record has shown.
     found: Option<Gap>,
 }

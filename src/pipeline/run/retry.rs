@@ -33,7 +33,10 @@ pub(super) fn reason(error: &SinkError) -> metric::Retry {
     use metric::Retry;
     match error {
         SinkError::NotVisible => Retry::NotVisible,
-        SinkError::Connect(_) | SinkError::Fenced | SinkError::Silent { .. } => Retry::Connection,
+        SinkError::Connect(_)
+        | SinkError::Fenced
+        | SinkError::Silent { .. }
+        | SinkError::Transaction { .. } => Retry::Connection,
         SinkError::Ownership | SinkError::Key | SinkError::TooLarge { .. } => Retry::Other,
         SinkError::Sql { code: Code::Closed, .. } => Retry::Connection,
         SinkError::Sql { code: Code::Client, .. } => Retry::Other,

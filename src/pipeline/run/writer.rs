@@ -122,8 +122,10 @@ impl Writer {
     ) -> Result<Fate, RunError> {
         let mut parts = vec![batch];
         let mut waits = Waits::default();
+        let mut reprepared = false;
         while let Some(part) = parts.pop() {
             if !live.load(Ordering::Acquire) {
+                self.unthrottle(&mut waits);
                 return Ok(Fate::Void);
             }
             let (part, error) = match self.attempt(part, fence).await {
@@ -153,10 +155,7 @@ impl Writer {
                     let wait = if part.rows.len() > 1 {
                         FIRST_WAIT
                     } else {
-                        self.throttle(format!(
-                            "somebody holds a row of {} locked",
-                            self.plan.projection.table
-                        ));
+                        self.throttle(format!("the database refuses for now: {error}"));
                         waits.next(LONGEST_WAIT, self.number)
                     };
                     again_in_halves(&mut parts, part);
@@ -175,9 +174,13 @@ impl Writer {
                         parts.push(single.park(error.label().to_owned(), error.to_string()));
                     }
                 },
+                // New plans did not help: the server means something else.
+                Disposition::Reprepare if std::mem::replace(&mut reprepared, true) => {
+                    return Err(halted(&part, error));
+                }
                 Disposition::Reprepare | Disposition::Reconnect => {
-                    tracing::warn!(%error, "the database session ended, opening another");
-                    self.throttle(format!("no database session: {error}"));
+                    tracing::warn!(%error, "opening another database session");
+                    self.throttle(format!("opening another database session: {error}"));
                     self.session = None;
                     if waits.count > 0 {
                         tokio::time::sleep(waits.next(LONGEST_WAIT, self.number)).await;
@@ -426,18 +429,17 @@ impl Writer {
     ) -> Result<Settled, RunError> {
         let delta = &batch.delta;
         let session = self.session.as_ref().expect("just connected");
-        let stored = match progress::settle(
-            session.client(),
-            &fence.migration,
-            &delta.partition,
-            delta.lane,
-        )
-        .await
-        {
-            Ok(stored) => stored,
-            // Lost again: the next attempt fails on the same connection and comes back here.
-            Err(error) => {
+        let (client, migration) = (session.client(), &fence.migration);
+        let settled = progress::settle(client, migration, &delta.partition, delta.lane);
+        let stored = match tokio::time::timeout(self.limit(), settled).await {
+            Ok(Ok(stored)) => stored,
+            // The fence of the next attempt brings it back here.
+            Ok(Err(error)) => {
                 tracing::warn!(%error, "could not re-read progress");
+                return Ok(Settled::Again(batch));
+            }
+            Err(_) => {
+                tracing::warn!("the database did not answer when progress was re-read");
                 return Ok(Settled::Again(batch));
             }
         };
@@ -488,7 +490,7 @@ impl Writer {
         // Bounded by the number of partitions: one a lost session. When the thread has gone, so has
         // the question.
         if self.commands.try_send(command).is_err() {
-            tracing::warn!("the reading thread does not listen any more");
+            tracing::warn!("the reading thread does not listen");
         }
     }
 

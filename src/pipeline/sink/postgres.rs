@@ -30,6 +30,8 @@ use crate::table::{Key, Projection, Value};
 pub enum SinkError {
     #[error("could not {what} table {table} ({code}{at})")]
     Sql { what: &'static str, table: String, code: Code, at: String },
+    #[error("could not begin or commit a write ({code})")]
+    Transaction { code: Code },
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("progress is not where the batch began")]
@@ -53,7 +55,7 @@ impl SinkError {
             Self::Sql { code, .. } => code.disposition(),
             Self::Connect(_) => Disposition::Reconnect,
             // Re-reading progress tells a lost commit from another owner.
-            Self::Fenced | Self::Silent { .. } => Disposition::Reconnect,
+            Self::Fenced | Self::Silent { .. } | Self::Transaction { .. } => Disposition::Reconnect,
             Self::Ownership => Disposition::Halt,
             Self::NotVisible => Disposition::Retry,
             Self::Key | Self::TooLarge { .. } => Disposition::Bisect,
@@ -76,6 +78,7 @@ impl SinkError {
             | Self::Fenced
             | Self::NotVisible
             | Self::Key
+            | Self::Transaction { .. }
             | Self::Silent { .. }
             | Self::TooLarge { .. } => None,
         }
@@ -91,6 +94,7 @@ impl SinkError {
             Self::NotVisible => "not_visible",
             Self::Key => "key",
             Self::Silent { .. } => "silent",
+            Self::Transaction { .. } => "transaction",
             Self::TooLarge { .. } => "too_large",
         }
     }
@@ -230,7 +234,7 @@ impl Session {
             // Polled in this order, so sent in this order.
             tokio::join!(
                 biased;
-                client.batch_execute("BEGIN"),
+                client.batch_execute("BEGIN; SET LOCAL crossfade.batch = 'open'"),
                 async {
                     match &ask[..] {
                         [] => Ok(None),
@@ -281,12 +285,14 @@ impl Session {
 
         let projection = &self.projection;
         let failed = |what| move |error: Error| failed(what, projection, &error);
-        begin.map_err(failed("begin a write to"))?;
+        // An error of BEGIN or COMMIT leaves the session in a state that nobody knows.
+        let broken = |error: Error| SinkError::Transaction { code: Code::of(&error) };
+        begin.map_err(broken)?;
         let visible = visible.map_err(failed("see the transactions behind"))?;
         let written = update.map_err(failed("write"))?;
         dead.map_err(failed("park dead letters of"))?;
         let advance = advance.map_err(failed("move the progress of"))?;
-        commit.map_err(failed("commit a write to"))?;
+        commit.map_err(broken)?;
         if let Some(row) = visible {
             self.horizon.observe(full(&row, 0));
         }
@@ -385,6 +391,7 @@ fn failed(what: &'static str, projection: &Projection, error: &Error) -> SinkErr
         Some("CF001") => SinkError::Ownership,
         Some("CF002") => SinkError::Fenced,
         Some("CF003") => SinkError::NotVisible,
+        Some("CF004") => SinkError::Transaction { code: Code::of(error) },
         _ => {
             let mut at = String::new();
             if let Some(db) = error.as_db_error() {

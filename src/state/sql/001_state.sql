@@ -4,7 +4,7 @@
 CREATE TABLE crossfade.migration (
     name          text PRIMARY KEY,
     config_digest text NOT NULL,
-    slot_seen     boolean NOT NULL DEFAULT false,   -- the connector's slot was there: its absence is a gap
+    slot_seen     text,           -- the connector's slot that was there: its absence is a gap
     created_at    timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
@@ -93,7 +93,8 @@ END $$;
 
 -- Checks ownership and moves progress, inside the transaction that wrote the rows. Raises, since a fence
 -- that merely matches no row cannot stop a COMMIT that is already sent: CF001 where the ownership is
--- another one, CF002 where the progress row is not where the batch began.
+-- another one, CF002 where the progress row is not where the batch began, CF004 outside of a transaction
+-- that began with SET LOCAL crossfade.batch = 'open'.
 --
 -- p_from = p_to is a slice that accounts for nothing yet: it checks the same and moves nothing.
 -- Returns the database's clock in microseconds since the Unix epoch.
@@ -104,6 +105,10 @@ CREATE FUNCTION crossfade.advance(
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+    -- A cancel can hit the BEGIN alone; what follows would then commit statement by statement.
+    IF current_setting('crossfade.batch', true) IS DISTINCT FROM 'open' THEN
+        RAISE EXCEPTION 'the batch has no transaction' USING ERRCODE = 'CF004';
+    END IF;
     -- Whoever raises the epoch takes this lock exclusively, so it waits for us, and we for it. Cheaper
     -- than FOR SHARE on the row: no multixact and no WAL a batch.
     PERFORM pg_advisory_xact_lock_shared(hashtextextended('crossfade.ownership ' || p_migration, 0));
