@@ -176,40 +176,6 @@ impl CaughtUp {
         let dead = dead_letter::open(client, &self.migration).await.map_err(words)?;
         Ok((dead > 0).then(|| format!("{dead} unresolved dead letter(s)")))
     }
-
-    fn answer(&self, limits: Limits) -> GateAnswer {
-        let verdict = self.gate.lock().unwrap_or_else(PoisonError::into_inner).judge(limits);
-        let limited = |answer: GateAnswer| {
-            answer
-                .with("max_lag_seconds", limits.max_lag.as_secs_f64())
-                .with("stable_seconds", limits.stable_for.as_secs_f64())
-        };
-        limited(match verdict {
-            Verdict::Open { as_of, held, worst_lag } => {
-                let reason = format!("everything committed before {as_of} is applied and durable");
-                let mut answer = GateAnswer::new(Answer::Open, reason)
-                    .with("held_seconds", held.as_secs_f64())
-                    .with("worst_lag_seconds", worst_lag.as_secs_f64());
-                answer.evidence = Some(format!("caught up as of {as_of}"));
-                answer
-            }
-            Verdict::Holding { held, remaining, worst_lag } => {
-                let reason = format!("caught up, {:.1} s to hold", remaining.as_secs_f64());
-                let mut answer = GateAnswer::new(Answer::Holding, reason)
-                    .with("held_seconds", held.as_secs_f64())
-                    .with("remaining_seconds", remaining.as_secs_f64())
-                    .with("worst_lag_seconds", worst_lag.as_secs_f64());
-                answer.retry_after = Some(remaining.min(Duration::from_secs(5)));
-                answer
-            }
-            Verdict::Closed { reason } => {
-                let mut answer = GateAnswer::new(Answer::Closed, reason);
-                answer.retry_after = Some(Duration::from_secs(1));
-                answer
-            }
-            Verdict::NoGo { reason } => GateAnswer::new(Answer::NoGo, reason),
-        })
-    }
 }
 
 impl Gate for CaughtUp {
@@ -224,7 +190,8 @@ impl Gate for CaughtUp {
             let began = self.clock.now();
             loop {
                 self.look().await;
-                let answer = self.answer(limits);
+                let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner).judge(limits);
+                let answer = answer(gate, limits);
                 let waited = self.clock.now().saturating_duration_since(began);
                 let done = match answer.verdict {
                     Answer::Open | Answer::NoGo => true,
@@ -237,6 +204,40 @@ impl Gate for CaughtUp {
             }
         })
     }
+}
+
+/// The verdict in words and numbers, always with the limits it was judged by.
+fn answer(verdict: Verdict, limits: Limits) -> GateAnswer {
+    let limited = |answer: GateAnswer| {
+        answer
+            .with("max_lag_seconds", limits.max_lag.as_secs_f64())
+            .with("stable_seconds", limits.stable_for.as_secs_f64())
+    };
+    limited(match verdict {
+        Verdict::Open { as_of, held, worst_lag } => {
+            let reason = format!("everything committed before {as_of} is applied and durable");
+            let mut answer = GateAnswer::new(Answer::Open, reason)
+                .with("held_seconds", held.as_secs_f64())
+                .with("worst_lag_seconds", worst_lag.as_secs_f64());
+            answer.evidence = Some(format!("caught up as of {as_of}"));
+            answer
+        }
+        Verdict::Holding { held, remaining, worst_lag } => {
+            let reason = format!("caught up, {:.1} s to hold", remaining.as_secs_f64());
+            let mut answer = GateAnswer::new(Answer::Holding, reason)
+                .with("held_seconds", held.as_secs_f64())
+                .with("remaining_seconds", remaining.as_secs_f64())
+                .with("worst_lag_seconds", worst_lag.as_secs_f64());
+            answer.retry_after = Some(remaining.min(Duration::from_secs(5)));
+            answer
+        }
+        Verdict::Closed { reason } => {
+            let mut answer = GateAnswer::new(Answer::Closed, reason);
+            answer.retry_after = Some(Duration::from_secs(1));
+            answer
+        }
+        Verdict::NoGo { reason } => GateAnswer::new(Answer::NoGo, reason),
+    })
 }
 
 /// Sends a barrier. What is not flushed is not streamed: the commit waits for it, or where it does not
@@ -277,5 +278,34 @@ async fn trouble(connect: Connect) -> Option<String> {
         Ok(Ok(trouble)) => trouble,
         Ok(Err(error)) => Some(format!("Kafka Connect does not answer: {error}")),
         Err(_) => Some("asking Kafka Connect failed".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_examples_in_the_documentation_are_what_the_gate_answers() {
+        let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/http.md"));
+        let (max_lag, stable_for) = (Duration::from_secs(5), Duration::from_secs(10));
+        let limits = Limits { max_lag, stable_for };
+        let (worst_lag, held) = (Duration::from_millis(1500), Duration::from_millis(12_500));
+        let remaining = Duration::from_millis(6_500);
+        for verdict in [
+            Verdict::Open { as_of: Lsn(0x77C_39D0), held, worst_lag },
+            Verdict::Holding { held: stable_for - remaining, remaining, worst_lag },
+            Verdict::NoGo { reason: "1 unresolved dead letter(s)".into() },
+        ] {
+            let said = answer(verdict, limits);
+            let numbers = serde_json::to_string(&said.numbers).unwrap();
+            let numbers = numbers.replace(":", ": ").replace(",", ", ");
+            for part in [format!("\"reason\": \"{}\"", said.reason), numbers] {
+                assert!(page.contains(&part), "docs/http.md lacks {part}");
+            }
+            if let Some(evidence) = said.evidence {
+                assert!(page.contains(&format!("\"evidence\": \"{evidence}\"")));
+            }
+        }
     }
 }

@@ -42,6 +42,40 @@ fn a_worker_survives_restarts_of_postgres_under_load() {
 }
 
 #[test]
+fn statements_that_are_cancelled_at_any_moment_part_no_rows_from_their_position() {
+    // GIVEN a worker under load, on a server whose sessions a test may cancel
+    let cluster = Cluster::start();
+    let mut migration = Migration::on_own(&cluster.server, 2);
+    migration.users.load(500);
+    migration.connect();
+    let worker = migration.worker();
+    let traffic = Traffic::start(migration.database.url(), Duration::from_millis(2));
+    worker.until("rows to be written", seconds(30), || match worker.counter("written") {
+        written if written > 300 => Ok(()),
+        written => Err(format!("{written} rows written")),
+    });
+
+    // WHEN whatever the worker does is cancelled every few milliseconds, BEGIN and COMMIT among it
+    migration.database.session("tests").run(
+        "DO $$ BEGIN
+             FOR i IN 1..1500 LOOP
+                 PERFORM pg_cancel_backend(pid) FROM pg_stat_activity
+                   WHERE application_name LIKE 'crossfade%' AND pid <> pg_backend_pid();
+                 PERFORM pg_stat_clear_snapshot(), pg_sleep(0.003);
+             END LOOP;
+         END $$",
+    );
+    traffic.stop();
+
+    // THEN the same process catches up, and nothing is missing
+    assert!(worker.counter("retries") > 0, "no statement was hit: the test shows nothing");
+    worker.until_caught_up(&migration.database);
+    migration.users.assert_converged();
+    migration.users.assert_no_stale_history();
+    worker.stop();
+}
+
+#[test]
 fn commits_that_a_crash_took_back_are_made_again_without_anybody_s_help() {
     // GIVEN a worker that does not wait for the flush of its commits, on a server that flushes late.
     // The gate and the samples flush too, so nobody asks and samples are rare.

@@ -115,27 +115,33 @@ impl Answer {
     }
 }
 
+/// The limits of the page's question, which every answer repeats.
+fn limited(answer: GateAnswer) -> GateAnswer {
+    answer.with("max_lag_seconds", 5.0).with("stable_seconds", 10.0)
+}
+
 fn open() -> GateAnswer {
-    GateAnswer {
-        evidence: Some("caught-up/17".into()),
-        ..GateAnswer::new(Verdict::Open, "the barrier came through in 0.4 s and lag held for 10 s")
-    }
-    .with("lag_seconds", 0.4)
-    .with("stable_seconds", 10.0)
+    let reason = "everything committed before 0/77C39D0 is applied and durable";
+    limited(GateAnswer {
+        evidence: Some("caught up as of 0/77C39D0".into()),
+        ..GateAnswer::new(Verdict::Open, reason)
+    })
+    .with("held_seconds", 12.5)
+    .with("worst_lag_seconds", 1.5)
 }
 
 fn holding() -> GateAnswer {
-    GateAnswer {
-        retry_after: Some(Duration::from_millis(6500)),
-        ..GateAnswer::new(Verdict::Holding, "lag is 0.4 s (limit 5 s) since 3.5 s of 10 s")
-    }
-    .with("lag_seconds", 0.4)
-    .with("stable_seconds", 3.5)
+    limited(GateAnswer {
+        retry_after: Some(Duration::from_secs(5)),
+        ..GateAnswer::new(Verdict::Holding, "caught up, 6.5 s to hold")
+    })
+    .with("held_seconds", 3.5)
+    .with("remaining_seconds", 6.5)
+    .with("worst_lag_seconds", 1.5)
 }
 
 fn no_go() -> GateAnswer {
-    GateAnswer::new(Verdict::NoGo, "the source lost events: the slot was made anew")
-        .with("source_gaps", 1.0)
+    limited(GateAnswer::new(Verdict::NoGo, "1 unresolved dead letter(s)"))
 }
 
 #[tokio::test]
