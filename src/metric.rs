@@ -257,10 +257,9 @@ pub fn mode_word(mode: Mode) -> &'static str {
 }
 
 /// Every state of a worker.
-pub const STATES: [WorkerState; 6] = [
+pub const STATES: [WorkerState; 5] = [
     WorkerState::Starting,
     WorkerState::Running,
-    WorkerState::Paused,
     WorkerState::Draining,
     WorkerState::Stopped,
     WorkerState::Failed,
@@ -271,7 +270,6 @@ pub fn state_word(state: WorkerState) -> &'static str {
     match state {
         WorkerState::Starting => "starting",
         WorkerState::Running => "running",
-        WorkerState::Paused => "paused",
         WorkerState::Draining => "draining",
         WorkerState::Stopped => "stopped",
         WorkerState::Failed => "failed",

@@ -258,7 +258,7 @@ pub const SECTIONS: &[Section] = &[
         required: false,
         doc: "Whether the new columns keep up with the old ones.",
     },
-    Section { path: "http", required: false, doc: "Status page, metrics, health and gates." },
+    Section { path: "http", required: false, doc: "Status, metrics, health and gates." },
     Section { path: "worker", required: false, doc: "The process itself." },
 ];
 

@@ -187,7 +187,6 @@ impl Watchdog {
 fn may_be_still(progress: &Progress, now: Instant) -> Option<&'static str> {
     match progress.state {
         WorkerState::Starting => return Some("starting"),
-        WorkerState::Paused => return Some("paused"),
         WorkerState::Draining => return Some("draining"),
         WorkerState::Stopped => return Some("stopped"),
         WorkerState::Failed | WorkerState::Running => {}
@@ -207,14 +206,14 @@ fn is_fresh(sampled: Option<Instant>, now: Instant) -> bool {
     sampled.is_some_and(|at| now.saturating_duration_since(at) <= SAMPLE_STALE)
 }
 
-/// Whether the worker could write now; also while it is paused.
+/// Whether the worker could write now.
 pub fn readiness(progress: &Progress, now: Instant) -> Probe {
     match progress.state {
         WorkerState::Starting => return Probe::Fail("starting"),
         WorkerState::Draining => return Probe::Fail("draining"),
         WorkerState::Stopped => return Probe::Fail("stopped"),
         WorkerState::Failed => return Probe::Fail("failed: see the log"),
-        WorkerState::Running | WorkerState::Paused => {}
+        WorkerState::Running => {}
     }
     match progress.sampled {
         sampled if is_fresh(sampled, now) => Probe::Pass("ready"),
@@ -329,7 +328,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn is_ready_while_it_runs_or_is_paused() {
+    fn is_ready_while_it_runs() {
         let clock = Clock::manual();
         let mut progress = sample(&clock);
         let ready = |progress: &Progress| readiness(progress, clock.now()) == Probe::Pass("ready");
@@ -339,6 +338,6 @@ pub(crate) mod tests {
         });
 
         let passing: Vec<_> = states.iter().filter(|(_, ready)| *ready).map(|it| it.0).collect();
-        assert_eq!(passing, [WorkerState::Running, WorkerState::Paused]);
+        assert_eq!(passing, [WorkerState::Running]);
     }
 }

@@ -48,7 +48,6 @@ impl Progress {
 pub enum WorkerState {
     Starting,
     Running,
-    Paused,
     Draining,
     Stopped,
     /// Stopped by an error that a person must see.

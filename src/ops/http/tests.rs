@@ -277,10 +277,7 @@ async fn probes_fail_when_a_restart_or_a_wait_would_help() {
     world.clock.advance(Duration::from_secs(3600));
     check_probes(&world, "200 OK", "503 Service Unavailable").await;
 
-    world.progress.send_modify(|progress| {
-        progress.state = WorkerState::Paused;
-        progress.sampled = Some(world.clock.now());
-    });
+    world.progress.send_modify(|progress| progress.sampled = Some(world.clock.now()));
     check_probes(&world, "200 OK", "200 OK").await;
 
     world.progress.send_modify(|progress| progress.state = WorkerState::Failed);
