@@ -166,6 +166,19 @@ async fn prepare(
     let cluster = cluster.with_context(|| {
         format!("no Kafka broker answers at {} (source.brokers)", kafka.brokers)
     })?;
+    let asked = probe.clone();
+    match tokio::task::spawn_blocking(move || asked.bounds()).await? {
+        Ok(bounds) if bounds.is_empty() => tracing::warn!(
+            fix = "Register the connector (config/debezium-users.json); it makes the topic.",
+            "topic \"{}\" does not exist yet, the worker waits for it",
+            kafka.topic
+        ),
+        Ok(bounds) => {
+            let records: i64 = bounds.iter().map(|(_, log)| log.high - log.low).sum();
+            tracing::info!(topic = kafka.topic, partitions = bounds.len(), records, "topic found");
+        }
+        Err(error) => tracing::warn!(%error, "could not look at topic \"{}\"", kafka.topic),
+    }
     let source = format!("{server}, Kafka cluster {cluster}");
     tracing::info!(
         migration = settings.name, %table, source,

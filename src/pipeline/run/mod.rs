@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crossbeam::channel;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinError;
 
 use crate::clock::Clock;
@@ -82,6 +82,8 @@ pub enum RunError {
     Session(#[source] SinkError),
     #[error("{open} dead letters are unresolved, the limit is {limit}")]
     DeadLetters { open: u64, limit: u64 },
+    #[error("could not start the reading thread")]
+    Thread(#[source] std::io::Error),
     #[error("part of the worker ended by a defect")]
     Panicked,
 }
@@ -115,7 +117,7 @@ impl RunError {
             Self::Session(_) => {
                 Some("Compare table, columns and rights with the config; then start again.".into())
             }
-            Self::Source(_) | Self::Identity(_) | Self::Panicked => None,
+            Self::Source(_) | Self::Identity(_) | Self::Thread(_) | Self::Panicked => None,
         }
     }
 }
@@ -199,7 +201,12 @@ pub async fn run(
     let mut control =
         tokio::spawn(control::run(plan.clone(), requests, commands.clone(), progress.clone()));
     let ingest = ingest::Ingest::new(&plan, decoder, source, lanes, inbox, claims, &progress);
-    let mut ingest = tokio::task::spawn_blocking(move || ingest.run());
+    // A thread of its own: it lives as long as the worker, and a profile shows its name.
+    let (ended, mut ingest_ended) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("ingest".into())
+        .spawn(move || ended.send(ingest.run()))
+        .map_err(RunError::Thread)?;
     progress.send_modify(|progress| progress.state = WorkerState::Running);
 
     let joined = |ended: Result<Result<(), RunError>, JoinError>| {
@@ -212,9 +219,9 @@ pub async fn run(
         () = &mut stop => Ok(()),
         Some(ended) = writers.join_next() => joined(ended),
         ended = &mut control => joined(ended),
-        ended = &mut ingest => {
+        ended = &mut ingest_ended => {
             reading = false;
-            joined(ended)
+            ended.map_err(|_| RunError::Panicked).flatten()
         }
     };
     progress.send_modify(|progress| progress.state = WorkerState::Draining);
@@ -222,7 +229,10 @@ pub async fn run(
     let _ = commands.send(Command::Stop);
     control.abort();
     let drained = tokio::time::timeout(plan.settings.worker.shutdown_timeout, async {
-        let mut result = if reading { joined(ingest.await) } else { Ok(()) };
+        let mut result = match reading {
+            true => ingest_ended.await.map_err(|_| RunError::Panicked).flatten(),
+            false => Ok(()),
+        };
         while let Some(ended) = writers.join_next().await {
             result = result.and(joined(ended));
         }
