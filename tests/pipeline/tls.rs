@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::cluster::Cluster;
 use crate::support::migration::Migration;
+use crate::support::postgres::PASSWORD;
 use crate::support::wait::seconds;
 use crate::support::worker::Config;
 
@@ -19,12 +20,11 @@ fn the_server_must_prove_who_it_is_and_nobody_else_gets_the_password() {
     let other = authority(&folder, "other");
     certify(&folder, "localhost", &cluster);
     cluster.set("SET ssl = on");
-    let access = cluster.dir().join("postgres/pg_hba.conf");
-    let rules = std::fs::read_to_string(&access).expect("the server's rules can be read");
     let role = &migration.database.role;
-    let rule = format!("hostssl all {role} all scram-sha-256\nhostnossl all {role} all reject\n");
-    std::fs::write(&access, rule + &rules).expect("the server's rules can be written");
-    cluster.session().run("SELECT pg_reload_conf()");
+    admit(
+        &cluster,
+        &format!("hostssl all {role} all scram-sha-256\nhostnossl all {role} all reject\n"),
+    );
 
     let config = |host: &str, tls: &str, authority: &Path| {
         let mut config = migration.config();
@@ -44,6 +44,48 @@ fn the_server_must_prove_who_it_is_and_nobody_else_gets_the_password() {
     cluster.set("SET ssl = off");
     refused(&config("localhost", "verify-full", &trusted), "server does not support TLS");
     refused(&config("localhost", "verify-ca", &trusted), "server does not support TLS");
+}
+
+#[test]
+fn a_password_that_was_changed_is_read_again_when_a_connection_is_opened_again() {
+    // GIVEN a worker that has its password from a file
+    let cluster = Cluster::start();
+    let mut migration = Migration::on_own(&cluster.server, 1);
+    let role = migration.database.role.clone();
+    admit(&cluster, &format!("host all {role} all scram-sha-256\n"));
+    migration.users.load(50);
+    migration.connect();
+    let mut config = migration.config();
+    let file = migration.scratch.path("url");
+    std::fs::write(&file, &config.url).expect("the test's folder can be written");
+    config.url_file = Some(file.clone());
+    let worker = config.start();
+    worker.until_caught_up(&migration.database);
+
+    // WHEN it is changed, and all sessions end
+    let url = config.url.replace(PASSWORD, "another-one");
+    assert_ne!(url, config.url);
+    std::fs::write(&file, url).expect("the test's folder can be written");
+    let admin = cluster.session();
+    admin.run(&format!("ALTER ROLE {role} PASSWORD 'another-one'"));
+    admin.run(&format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'"
+    ));
+
+    // THEN the worker comes back with the new one
+    migration.users.sql.run("UPDATE users SET name = 'Zyxwv Later'");
+    worker.until_caught_up(&migration.database);
+    migration.users.assert_converged();
+    assert!(!worker.log().contains("another-one"), "a password is in the log");
+    worker.stop();
+}
+
+/// Puts a rule before all others of who may log in and how.
+fn admit(cluster: &Cluster, rule: &str) {
+    let access = cluster.dir().join("postgres/pg_hba.conf");
+    let rules = std::fs::read_to_string(&access).expect("the server's rules can be read");
+    std::fs::write(&access, rule.to_owned() + &rules).expect("the server's rules can be written");
+    cluster.session().run("SELECT pg_reload_conf()");
 }
 
 #[track_caller]

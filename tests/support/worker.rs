@@ -21,6 +21,8 @@ use super::wait::{self, seconds};
 pub(crate) struct Config {
     pub(crate) name: String,
     pub(crate) url: String,
+    /// Read by the worker at each connect, in place of `url`.
+    pub(crate) url_file: Option<PathBuf>,
     pub(crate) database: String,
     pub(crate) properties: String,
     pub(crate) up: String,
@@ -39,6 +41,7 @@ impl Config {
         Self {
             name: migration.name.clone(),
             url: migration.database.worker_url(),
+            url_file: None,
             database: "tls = \"disable\"".into(),
             properties: String::new(),
             up: "first_name = { split = \"name\", take = \"first\" }\n\
@@ -78,12 +81,16 @@ impl Config {
             name, database, properties, up, worker, batch, stable_for, objects, topic, ..
         } = self;
         let (brokers, connect) = (&stack().brokers, &stack().connect_url);
+        let url = match &self.url_file {
+            Some(file) => format!("url_file = \"{}\"", file.display()),
+            None => "url = \"${DATABASE_URL}\"".into(),
+        };
         format!(
             r#"version = 1
 name = "{name}"
 
 [database]
-url = "${{DATABASE_URL}}"
+{url}
 {database}
 
 [source]
