@@ -181,17 +181,25 @@ impl Writer {
                 Disposition::Reprepare | Disposition::Reconnect => {
                     tracing::warn!(%error, "opening another database session");
                     self.throttle(format!("opening another database session: {error}"));
-                    self.session = None;
-                    if waits.count > 0 {
-                        tokio::time::sleep(waits.next(LONGEST_WAIT, self.number)).await;
-                    }
-                    waits.count += 1;
-                    self.connect().await?;
-                    metric::reconnect(metric::Peer::Database);
-                    match self.settle(part, fence, live).await? {
-                        Settled::Again(part) => parts.push(part),
-                        Settled::Written => {}
-                        Settled::Void => return Ok(Fate::Void),
+                    let mut part = part;
+                    loop {
+                        self.session = None;
+                        if waits.count > 0 {
+                            tokio::time::sleep(waits.next(LONGEST_WAIT, self.number)).await;
+                        }
+                        waits.count += 1;
+                        self.connect().await?;
+                        metric::reconnect(metric::Peer::Database);
+                        match self.settle(part, fence, live).await? {
+                            Settled::Again(again) => parts.push(again),
+                            Settled::Written => {}
+                            Settled::Void => return Ok(Fate::Void),
+                            Settled::Unknown(back) => {
+                                part = back;
+                                continue;
+                            }
+                        }
+                        break;
                     }
                 }
                 Disposition::Halt => return Err(halted(&part, error)),
@@ -433,14 +441,13 @@ impl Writer {
         let settled = progress::settle(client, migration, &delta.partition, delta.lane);
         let stored = match tokio::time::timeout(self.limit(), settled).await {
             Ok(Ok(stored)) => stored,
-            // The fence of the next attempt brings it back here.
             Ok(Err(error)) => {
                 tracing::warn!(%error, "could not re-read progress");
-                return Ok(Settled::Again(batch));
+                return Ok(Settled::Unknown(batch));
             }
             Err(_) => {
                 tracing::warn!("the database did not answer when progress was re-read");
-                return Ok(Settled::Again(batch));
+                return Ok(Settled::Unknown(batch));
             }
         };
         let ours = stored.as_ref().filter(|stored| stored.epoch == fence.epoch);
@@ -538,6 +545,9 @@ enum Settled {
     Again(Batch),
     Written,
     Void,
+    /// Progress could not be read. Writing on would be a guess: what an asynchronous commit lost
+    /// before this part would never be read again.
+    Unknown(Batch),
 }
 
 /// What a server that answers gives by itself: an answer, or an error.
