@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde_json::{Map, Value};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
 
@@ -28,7 +28,8 @@ pub(crate) fn repository() -> &'static Path {
 pub(crate) struct Servers {
     child: Child,
     stdin: Option<ChildStdin>,
-    answers: Lines<BufReader<ChildStdout>>,
+    /// Held open: the servers write to it.
+    _answers: Lines<BufReader<ChildStdout>>,
     dir: PathBuf,
     exported: HashMap<String, String>,
 }
@@ -71,7 +72,7 @@ impl Servers {
             .lines()
             .filter_map(exported)
             .collect();
-        Ok(Self { child, stdin, answers, dir: dir.to_owned(), exported })
+        Ok(Self { child, stdin, _answers: answers, dir: dir.to_owned(), exported })
     }
 
     /// Where logs and data lie.
@@ -96,17 +97,6 @@ impl Servers {
 
     fn exported(&self, name: &str) -> anyhow::Result<&str> {
         self.exported.get(name).map(String::as_str).with_context(|| format!("no {name}"))
-    }
-
-    /// `kill PART` (SIGKILL), `stop PART` (gently) or `start PART`; returns when it is done.
-    #[expect(dead_code, reason = "for load tests that disturb")]
-    pub(crate) async fn order(&mut self, line: &str) -> anyhow::Result<()> {
-        let stdin = self.stdin.as_mut().context("the servers are stopping")?;
-        stdin.write_all(format!("{line}\n").as_bytes()).await?;
-        stdin.flush().await?;
-        let answer = self.answers.next_line().await?;
-        ensure!(answer.as_deref() == Some("ok"), "\"{line}\": {answer:?}");
-        Ok(())
     }
 
     /// Stops all of them; without `keep` their folder goes too.
@@ -142,19 +132,6 @@ impl Connect {
     /// Makes or changes a connector and waits until it and its task run.
     pub(crate) async fn register(&self, name: &str, config: &Value) -> anyhow::Result<()> {
         self.call("PUT", &format!("{name}/config"), Some(config)).await?;
-        self.await_state(name, "RUNNING").await
-    }
-
-    /// Stops its reading and keeps its place; returns when it has.
-    #[expect(dead_code, reason = "for load tests that disturb")]
-    pub(crate) async fn pause(&self, name: &str) -> anyhow::Result<()> {
-        self.call("PUT", &format!("{name}/pause"), None).await?;
-        self.await_state(name, "PAUSED").await
-    }
-
-    #[expect(dead_code, reason = "for load tests that disturb")]
-    pub(crate) async fn resume(&self, name: &str) -> anyhow::Result<()> {
-        self.call("PUT", &format!("{name}/resume"), None).await?;
         self.await_state(name, "RUNNING").await
     }
 

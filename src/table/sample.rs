@@ -1,6 +1,6 @@
 //! Tables as the catalog would describe them, for tests, benches and fuzzing: no database needed.
 
-use super::{Column, ColumnType, Equality, ReplicaIdentity, Table, TypeKind};
+use super::{Column, ColumnType, Equality, Projection, ReplicaIdentity, Table, TypeKind};
 use crate::pg::ident::Ident;
 
 /// A nullable column without a default, of a usual type of that kind.
@@ -47,4 +47,15 @@ pub fn users(columns: Vec<Column>, key: &[usize]) -> Table {
         key: key.to_vec(),
         identity: ReplicaIdentity::Default,
     }
+}
+
+/// What a migration reads and writes of [`users`]; all but `columns` hold indexes of them.
+pub fn projection(
+    columns: Vec<Column>,
+    key: &[usize],
+    sources: &[usize],
+    targets: &[usize],
+) -> Projection {
+    let table = users(columns, key).into();
+    Projection { table, sources: sources.to_vec(), targets: targets.to_vec() }
 }

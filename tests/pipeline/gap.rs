@@ -2,7 +2,6 @@
 
 use crate::support::migration::Migration;
 use crate::support::wait::{seconds, until};
-use crate::support::worker::Worker;
 
 #[test]
 fn a_topic_that_was_made_anew_is_a_gap_that_shuts_the_gate() {
@@ -40,7 +39,7 @@ fn a_topic_that_was_made_anew_is_a_gap_that_shuts_the_gate() {
     });
 
     // AND the gate says no
-    until_no_go(&worker);
+    worker.until_no_go();
     worker.until("the gaps in the status", seconds(5), || {
         let gaps = worker.status()["source_gaps"].clone();
         if gaps.as_array().is_some_and(|gaps| gaps.len() == 2) {
@@ -65,14 +64,14 @@ fn a_replication_slot_that_is_gone_is_a_gap_that_shuts_the_gate() {
     migration.connector = None;
 
     // THEN that is a gap, also when another slot takes its place
-    until_no_go(&worker);
+    worker.until_no_go();
     let sql = &migration.users.sql;
     assert_eq!(sql.one::<String>("SELECT reason FROM crossfade.source_gap"), "slot");
     sql.run(&format!(
         "SELECT pg_create_logical_replication_slot('{}', 'pgoutput')",
         migration.name
     ));
-    until_no_go(&worker);
+    worker.until_no_go();
     worker.stop();
 }
 
@@ -102,7 +101,7 @@ fn records_that_expire_under_a_running_worker_are_a_gap_and_what_follows_is_read
     worker.signal("CONT");
 
     // THEN that is a gap
-    until_no_go(&worker);
+    worker.until_no_go();
     assert_eq!(sql.one::<String>("SELECT reason FROM crossfade.source_gap"), "expired");
 
     // AND the partition goes on
@@ -116,12 +115,4 @@ fn records_that_expire_under_a_running_worker_are_a_gap_and_what_follows_is_read
     });
     assert_eq!(migration.users.wrong(), 1, "the change that expired is not made up");
     worker.stop();
-}
-
-#[track_caller]
-fn until_no_go(worker: &Worker) {
-    worker.until("a no-go", seconds(20), || match worker.gate()? {
-        (422, body) if body["verdict"] == "no_go" => Ok(()),
-        (code, body) => Err(format!("{code} {body}")),
-    });
 }

@@ -34,10 +34,7 @@ fn bytes_that_are_no_event_are_set_aside_and_keep_the_gate_shut_until_somebody_l
     assert!(!worker.log().contains("no key either"), "a key is in the log");
 
     // AND the gate says no until it is resolved
-    worker.until("a no-go", seconds(20), || match worker.gate()? {
-        (422, body) if body["verdict"] == "no_go" => Ok(()),
-        (code, body) => Err(format!("{code} {body}")),
-    });
+    worker.until_no_go();
     sql.run("UPDATE crossfade.dead_letter SET resolved_at = now(), resolution = 'a test'");
     worker.until_caught_up(&migration.database);
     migration.users.assert_converged();

@@ -85,10 +85,7 @@ fn a_value_that_the_column_does_not_hold_is_set_aside_alone() {
     });
 
     // THEN that row alone is on record, without its values, and the gate stays shut
-    worker.until("a no-go", seconds(20), || match worker.gate()? {
-        (422, body) if body["verdict"] == "no_go" => Ok(()),
-        (code, body) => Err(format!("{code} {body}")),
-    });
+    worker.until_no_go();
     let letters = sql.rows("SELECT reason, key_hash, d::text FROM crossfade.dead_letter d", &[]);
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].get::<_, String>(0), "22001");

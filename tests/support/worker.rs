@@ -279,6 +279,15 @@ impl Worker {
         });
     }
 
+    /// Waits until the gate says no.
+    #[track_caller]
+    pub(crate) fn until_no_go(&self) {
+        self.until("a no-go", seconds(20), || match self.gate()? {
+            (422, body) if body["verdict"] == "no_go" => Ok(()),
+            (code, body) => Err(format!("{code} {body}")),
+        });
+    }
+
     /// Sends SIG`name`.
     #[track_caller]
     pub(crate) fn signal(&self, name: &str) {

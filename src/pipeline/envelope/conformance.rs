@@ -26,15 +26,7 @@ pub(super) fn column(name: &str, kind: TypeKind, not_null: bool) -> Column {
     Column { not_null, ..sample::column(name, kind) }
 }
 
-pub(super) fn project(
-    columns: Vec<Column>,
-    key: &[usize],
-    sources: &[usize],
-    targets: &[usize],
-) -> Projection {
-    let table = sample::users(columns, key).into();
-    Projection { table, sources: sources.to_vec(), targets: targets.to_vec() }
-}
+pub(super) use sample::projection as project;
 
 /// `users(id uuid, name text NOT NULL, email, updated_at, first_name, last_name)`, the name split.
 pub(super) fn users() -> Projection {

@@ -27,7 +27,7 @@ pub(super) async fn claim(
     request: ClaimRequest,
     commands: Sender<Command>,
 ) -> Result<(), RunError> {
-    let ClaimRequest { partition, generation, live, found } = request;
+    let ClaimRequest { partition, live, found } = request;
     let mut seen = None;
     let (claim, log) = loop {
         // For every attempt: bounds that grew old look like a log that became shorter.
@@ -62,7 +62,7 @@ pub(super) async fn claim(
         let gap = gap.detail();
         tracing::error!(%partition, gap, "the source has a gap; no gate opens until it is healed");
     }
-    let mut claimed = Command::Claimed { partition, generation, log, claim };
+    let mut claimed = Command::Claimed { partition, live, log, claim };
     loop {
         match commands.try_send(claimed) {
             Err(TrySendError::Full(back)) => claimed = back,

@@ -128,9 +128,14 @@ async fn sample(
     // Read before the rows, so that only what was reported must be found in them.
     let reported: BTreeMap<_, _> =
         status.borrow().partitions.iter().map(|(id, one)| (id.clone(), one.position)).collect();
-    let seen = progress::seen(&client, name).await?;
-    let durable = if mirror { progress::durable(&client, name).await? } else { Vec::new() };
-    let durable = durable.into_iter().map(|seen| (seen.partition, seen.position)).collect();
+    let seen = match mirror {
+        true => progress::durable(&client, name).await?,
+        false => progress::seen(&client, name).await?,
+    };
+    let durable = match mirror {
+        true => seen.iter().map(|seen| (seen.partition.clone(), seen.position)).collect(),
+        false => Vec::new(),
+    };
     let sampled = plan.clock.now();
     status.send_modify(|status| {
         status.slot = slot;

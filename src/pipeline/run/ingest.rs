@@ -56,7 +56,6 @@ pub(super) struct Ingest<S> {
     progress: Arc<watch::Sender<Progress>>,
     clock: Clock,
     batch: settings::Batch,
-    generation: u64,
     /// Since when full windows hold up the loop.
     held_up: Option<Instant>,
     /// When ends were last published.
@@ -78,7 +77,6 @@ struct Stage {
 
 struct Partition {
     phase: Phase,
-    generation: u64,
     epoch: Epoch,
     live: Arc<AtomicBool>,
     mode: Mode,
@@ -127,7 +125,6 @@ impl<S: Source> Ingest<S> {
             progress: progress.clone(),
             clock: plan.clock.clone(),
             batch: plan.settings.batch.clone(),
-            generation: 0,
             held_up: None,
             published: None,
             told: None,
@@ -189,13 +186,11 @@ impl<S: Source> Ingest<S> {
 
     /// Asks for a partition; whatever is still on its way from an earlier claim is void.
     fn assigned(&mut self, partition: PartitionId, found: Option<Gap>) {
-        self.generation += 1;
-        let generation = self.generation;
+        let live = Arc::new(AtomicBool::new(true));
         let fresh = Partition {
             phase: Phase::Claiming,
-            generation,
             epoch: Epoch(0),
-            live: Arc::new(AtomicBool::new(true)),
+            live: live.clone(),
             mode: Mode::Tail,
             window: Window::open(partition.clone(), Lane::ONLY, Position(-1)),
             opened: None,
@@ -206,8 +201,7 @@ impl<S: Source> Ingest<S> {
         if let Some(former) = self.stage.partitions.insert(partition.clone(), fresh) {
             former.live.store(false, Ordering::Release);
         }
-        let live = self.stage.partitions[&partition].live.clone();
-        let request = ClaimRequest { partition, generation, live, found };
+        let request = ClaimRequest { partition, live, found };
         // The control task only ends when the worker does.
         let _ = self.claims.blocking_send(request);
     }
@@ -237,8 +231,8 @@ impl<S: Source> Ingest<S> {
                     self.source.look_again(&partition);
                 }
             }
-            Command::Claimed { partition, generation, log, claim } => {
-                self.claimed(partition, generation, log, claim);
+            Command::Claimed { partition, live, log, claim } => {
+                self.claimed(partition, &live, log, claim);
             }
             Command::SeekBack { partition, position, live } => {
                 if let Some(one) = self.stage.owned(&partition, &live) {
@@ -262,11 +256,9 @@ impl<S: Source> Ingest<S> {
         true
     }
 
-    fn claimed(&mut self, partition: PartitionId, generation: u64, log: Log, claim: Claim) {
-        let Some(one) = self.stage.partitions.get_mut(&partition) else { return };
-        if one.generation != generation {
-            return; // revoked or claimed again since
-        }
+    fn claimed(&mut self, partition: PartitionId, live: &Arc<AtomicBool>, log: Log, claim: Claim) {
+        // Otherwise revoked or claimed again since.
+        let Some(one) = self.stage.owned(&partition, live) else { return };
         let Claim { epoch, position, mark, gap: _, foreign_before, first } = claim;
         tracing::info!(
             %partition, %epoch, next = position.next_offset(), low = log.low, high = log.high,

@@ -107,12 +107,12 @@ impl Bench {
     }
 
     fn answer(&mut self, request: ClaimRequest, position: i64, mark: Option<Mark>) {
-        let ClaimRequest { partition, generation, .. } = request;
+        let ClaimRequest { partition, live, .. } = request;
         let log = self.source.log(&partition);
         let position = Position(position);
         let (epoch, gap, first) = (Epoch(7), None, false);
         let claim = Claim { epoch, position, mark, gap, foreign_before: 0, first };
-        let claimed = Command::Claimed { partition, generation, log, claim };
+        let claimed = Command::Claimed { partition, live, log, claim };
         self.commands.try_send(claimed).expect("room");
     }
 

@@ -137,7 +137,8 @@ struct Work {
 enum Command {
     Claimed {
         partition: PartitionId,
-        generation: u64,
+        /// Of the request; a claim that was overtaken is void.
+        live: Arc<AtomicBool>,
         log: Log,
         claim: Claim,
     },
@@ -163,7 +164,6 @@ enum Command {
 #[derive(Debug)]
 struct ClaimRequest {
     partition: PartitionId,
-    generation: u64,
     /// Cleared when the partition is revoked or asked for again.
     live: Arc<AtomicBool>,
     /// What re-reading the last record has shown.

@@ -114,7 +114,7 @@ fn cast(column: &Column, value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::sample;
+    use crate::table::sample::{self, projection};
 
     fn column(name: &str, sql: &str, kind: TypeKind, equality: Equality) -> Column {
         let mut column = sample::column(name, kind);
@@ -122,16 +122,6 @@ mod tests {
         column.ty.cast = sql.replace("(5)", "");
         column.ty.equality = equality;
         column
-    }
-
-    fn projection(
-        columns: Vec<Column>,
-        key: &[usize],
-        sources: &[usize],
-        targets: &[usize],
-    ) -> Projection {
-        let table = sample::users(columns, key).into();
-        Projection { table, sources: sources.into(), targets: targets.into() }
     }
 
     fn users() -> Projection {
